@@ -1,0 +1,1 @@
+"""ioi_fast: what would GPT-2 have said if this head had seen something else?"""

@@ -1,0 +1,1 @@
+"""The bundled checkpoint and the script that trained it."""

@@ -1,0 +1,1 @@
+"""Indirect Object Identification: its prompts, and later its circuit and experiments."""

