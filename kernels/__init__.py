@@ -1,1 +1,1 @@
-"""The operations of the engine, one name each: reference (the definition) and one form per device."""
+"""The operations of the engine: the reference (the definition) and one form per device."""

@@ -1,0 +1,75 @@
+"""What an ablated output is replaced by: the checks and the means of section 6 of the paper."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ioi_fast.prompts import PromptPairs
+
+
+def check_source(source: str, pairs: PromptPairs, mean_pairs: PromptPairs, argument: str) -> None:
+    """Raises ValueError when a mean by form is asked of prompts without (matching) forms."""
+    if source != "mean_by_form":
+        return
+    for name, prompts in (("pairs", pairs), ("mean_pairs", mean_pairs)):
+        if prompts.forms is None:
+            raise ValueError(f"{argument}='mean_by_form' needs {name}.forms, which is None")
+    missing = sorted(set(pairs.forms.tolist()) - set(mean_pairs.forms.tolist()))
+    if missing:
+        raise ValueError(
+            f"{argument}='mean_by_form': mean_pairs has no prompt of form {missing[0]}"
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MeanTable:
+    """Mean of a site over clean new runs: at token t over the prompts with END ≥ t."""
+
+    mean: Tensor  # [forms, T, ...]
+    count: Tensor  # [forms, T]
+
+    @classmethod
+    def of(cls, value_new: Tensor, end: Tensor, group: Tensor) -> MeanTable:
+        """From values [N, T, ...] of prompts that end at end [N]; one row per group id."""
+        T = value_new.shape[1]
+        alive_NT = torch.arange(T) <= end[:, None]
+        member_GN = torch.arange(int(group.max()) + 1)[:, None] == group
+        weight_GNT = (member_GN[:, :, None] & alive_NT).to(value_new.dtype)
+        count_GT = weight_GNT.sum(1)
+        # Values after END may be anything; zero them so that 0·NaN can't spoil a mean.
+        value = torch.where(_like(alive_NT, value_new), value_new, 0)
+        total = torch.einsum("gnt,nt...->gt...", weight_GNT, value)
+        return cls(total / _like(count_GT, total).clamp(min=1), count_GT)
+
+    def rows(self, group: Tensor, where: Tensor, end: Tensor) -> Tensor:
+        """Means for prompts of these groups, [N, T, ...]; `where` [N, T] is what will be read.
+
+        Raises ValueError when a cell that matters has no prompt to take a mean over.
+        """
+        T = where.shape[1]
+        if self.mean.shape[1] < T:
+            padding = T - self.mean.shape[1]
+            mean = torch.cat([self.mean, self.mean[:, -1:].expand(-1, padding, *self._inner)], 1)
+            count = torch.cat([self.count, self.count.new_zeros(len(self.count), padding)], 1)
+        else:
+            mean, count = self.mean[:, :T], self.count[:, :T]
+        needed = where & (torch.arange(T) <= end[:, None])
+        empty = needed & (count[group] == 0)
+        if empty.any():
+            prompt, token = empty.nonzero()[0].tolist()
+            raise ValueError(
+                f"source: no prompt of mean_pairs reaches token {token} "
+                f"(needed for prompt {prompt}); give longer mean_pairs"
+            )
+        return mean[group]
+
+    @property
+    def _inner(self) -> torch.Size:
+        return self.mean.shape[2:]
+
+
+def _like(mask: Tensor, value: Tensor) -> Tensor:
+    return mask.view(*mask.shape, *[1] * (value.dim() - mask.dim()))

@@ -1,0 +1,77 @@
+"""Which backend runs a call, and why another can't: a named one runs or raises."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+from ioi_fast.interventions import PathPatch, check_choice
+from ioi_fast.model import GPT2
+
+BACKENDS = ("auto", "reference", "cpu", "triton")
+PRECISIONS = ("fp32", "bf16", "fp64")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The backend that runs a call ("reference" or "cpu") and its precision."""
+
+    backend: str
+    precision: str
+
+
+def choose(
+    model: GPT2, intervention: object, backend: object, precision: object, max_memory: object
+) -> Choice:
+    """The backend of a call.
+
+    Raises ValueError for an unknown name and RuntimeError with the reason when the named backend
+    can't run this. "auto" takes the fast path where it can and says so when it can't.
+    """
+    check_choice(backend, BACKENDS, "backend")
+    check_choice(precision, PRECISIONS, "precision")
+    _check_memory(max_memory)
+    reason = why_not_cpu(model, intervention, precision)
+    if backend == "triton":
+        raise RuntimeError("backend 'triton' can't run: this version has no Triton kernels")
+    if backend == "cpu" or (backend == "auto" and reason is None):
+        if reason is not None:
+            raise RuntimeError(f"backend 'cpu' can't run this: {reason}")
+        return Choice("cpu", precision)
+    if precision == "bf16":
+        raise RuntimeError(f"backend 'reference' can't run this: {_BF16}")
+    if max_memory is not None:
+        raise RuntimeError(
+            "backend 'reference' can't bound its memory: leave max_memory out"
+            + (f" (the fast path can't run this: {reason})" if reason else "")
+        )
+    if backend == "auto" and precision != "fp64":
+        warnings.warn(f"ioi_fast runs the reference backend, slowly: {reason}", stacklevel=4)
+    return Choice("reference", precision)
+
+
+_BF16 = "precision 'bf16' is not available; use 'fp32'"
+
+
+def why_not_cpu(model: GPT2, intervention: object, precision: str) -> str | None:
+    """The reason why the fast CPU path can't run an intervention, or None."""
+    if precision == "fp64":
+        return "precision 'fp64' belongs to the reference backend"
+    if precision == "bf16":
+        return _BF16
+    if model.device.type != "cpu":
+        return f"the model is on {model.device}"
+    if not isinstance(intervention, PathPatch):
+        return "only path_patch has a fast path"
+    if intervention.receivers is not None:
+        return "only paths to the logits have a fast path"
+    if intervention.knock_out.ablations:
+        return "knock-outs have no fast path"
+    return None
+
+
+def _check_memory(max_memory: object) -> None:
+    if max_memory is None:
+        return
+    if isinstance(max_memory, bool) or not isinstance(max_memory, int) or max_memory < 1:
+        raise ValueError(f"max_memory must be a positive number of bytes, got {max_memory!r}")

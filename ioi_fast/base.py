@@ -1,0 +1,129 @@
+"""The base run: the original prompts layer by layer, with packed weights, on live tokens only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ioi_fast.kernels import reference
+from ioi_fast.model import GPT2, split_heads
+from ioi_fast.packing import Packed
+from ioi_fast.plan import ROWS_PER_TILE
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Grid:
+    """Which cells (prompt, token) of [N, T] are rows of a run: from a first token to END."""
+
+    N: int
+    T: int
+    cells: Tensor  # [R] flat into N·T, ascending
+    end: Tensor  # [N]
+    end_rows: Tensor  # [N] the row of each prompt's END
+
+    @classmethod
+    def of(cls, first: Tensor, end: Tensor) -> Grid:
+        """The grid of prompts whose rows are tokens first[n] to end[n]."""
+        T = int(end.max()) + 1
+        tokens_T = torch.arange(T)
+        chosen_NT = (tokens_T >= first[:, None]) & (tokens_T <= end[:, None])
+        end_rows = chosen_NT.sum(1).cumsum(0) - 1
+        return cls(len(end), T, chosen_NT.flatten().nonzero().squeeze(1), end, end_rows)
+
+    def spread(self, rows: Tensor) -> Tensor:
+        """Rows [R, W] at their cells of [N, T, W], zero elsewhere."""
+        if len(self.cells) == self.N * self.T:
+            return rows.view(self.N, self.T, -1)
+        return (
+            rows.new_zeros(self.N * self.T, rows.shape[1])
+            .index_copy_(0, self.cells, rows)
+            .view(self.N, self.T, -1)
+        )
+
+    def gather(self, padded: Tensor) -> Tensor:
+        """The rows [R, ...] of [N, T, ...]."""
+        flat = padded.flatten(0, 1)
+        return flat if len(self.cells) == len(flat) else flat[self.cells]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LayerState:
+    """What a layer of the original run leaves behind: rows R of the grid, or END alone."""
+
+    resid_pre: Tensor  # [R, D]
+    q: Tensor  # [N, T, H, K], or [N, 1, H, K] at END alone
+    k: Tensor  # [N, T, H, K]
+    v: Tensor  # [N, T, H, K]
+    z: Tensor  # like q, by rows
+    resid_mid: Tensor  # [R or N, D]
+    pre: Tensor  # [R or N, F] input of the activation
+    mlp_out: Tensor  # [R or N, D]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CleanRun:
+    """The original run, layer by layer, with packed weights."""
+
+    model: GPT2
+    packed: Packed
+    grid: Grid
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Residual rows before the first layer, [R, D]."""
+        weights = self.model.weights
+        position = self.grid.cells % self.grid.T
+        return weights.wte[self.grid.gather(tokens[:, : self.grid.T])] + weights.wpe[position]
+
+    def layer(self, layer: int, resid: Tensor, end_only: bool) -> LayerState:
+        """One layer on rows [R, D]; with end_only everything after k and v at END alone."""
+        grid, config = self.grid, self.model.config
+        block = self.model.weights.blocks[layer]
+        normed = _layernorm(resid, block.ln_1_gain, block.ln_1_bias, config.layer_norm_epsilon)
+        if end_only:
+            q = self._heads(self.packed.linear(layer, "q")(normed[grid.end_rows])[:, None])
+            k, v = grid.spread(self.packed.linear(layer, "kv")(normed)).chunk(2, -1)
+            k, v = self._heads(k), self._heads(v)
+        else:
+            qkv = self.packed.linear(layer, "qkv")(normed)
+            q, k, v = split_heads(grid.spread(qkv), config)
+        at = grid.end[:, None] if end_only else None
+        pattern = reference.attention_pattern(q, k, config.attention_scale(layer), at)
+        z = reference.attention_mix(pattern, v)
+        z_rows = z.flatten(0, 1) if end_only else grid.gather(z)
+        before = resid[grid.end_rows] if end_only else resid
+        resid_mid = before + self.packed.linear(layer, "o")(z_rows.flatten(-2))
+        pre, mlp_out = self._mlp(layer, resid_mid)
+        return LayerState(resid, q, k, v, z_rows, resid_mid, pre, mlp_out)
+
+    def at_end(self, rows: Tensor) -> Tensor:
+        """END of each prompt, [N, ...], from the rows of a run that may be at END already."""
+        return rows if len(rows) == self.grid.N else rows[self.grid.end_rows]
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.model.config.n_head, self.model.config.d_head))
+
+    def _mlp(self, layer: int, resid_mid: Tensor) -> tuple[Tensor, Tensor]:
+        config, block = self.model.config, self.model.weights.blocks[layer]
+        activation = reference.ACTIVATIONS[config.activation_function]
+        pre = resid_mid.new_empty(len(resid_mid), config.d_mlp)
+        out = torch.empty_like(resid_mid)
+        # In tiles, so that the hidden layer is still in cache when it is multiplied again.
+        for rows in tiles(len(resid_mid), ROWS_PER_TILE):
+            normed = _layernorm(
+                resid_mid[rows], block.ln_2_gain, block.ln_2_bias, config.layer_norm_epsilon
+            )
+            pre[rows] = self.packed.linear(layer, "mlp_in")(normed)
+            out[rows] = self.packed.linear(layer, "mlp_out")(activation(pre[rows]))
+        return pre, out
+
+
+def _layernorm(x: Tensor, gain: Tensor, bias: Tensor, epsilon: float) -> Tensor:
+    return F.layer_norm(x, gain.shape, gain, bias, epsilon)
+
+
+def tiles(total: int, size: int) -> list[slice]:
+    """Slices of at most `size` that cover 0..total."""
+    return [slice(start, min(start + size, total)) for start in range(0, total, size)]

@@ -1,0 +1,205 @@
+"""What is asked, as data: each public call becomes one of these before any work is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ioi_fast.circuit import Circuit
+from ioi_fast.config import GPT2Config
+from ioi_fast.positions import Position, parse_position, role_position
+from ioi_fast.prompts import PromptPairs
+from ioi_fast.sites import Head, Node, Receiver, Sender, parse_node, parse_receivers, parse_senders
+
+BETWEEN = ("mlps", "nothing")
+SOURCES = ("mean", "mean_by_form", "zero", "new")
+HEAD_SITES = ("z", "q", "k", "v")
+STREAM_SITES = ("resid_pre", "resid_mid", "attn_out", "mlp_out")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ablation:
+    """A node whose output is replaced at a position."""
+
+    node: Node
+    position: Position
+
+    def __str__(self) -> str:
+        return f"{self.node}@{self.position.name}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class KnockOut:
+    """Ablations that are in force in every run, and what the outputs are replaced by."""
+
+    ablations: tuple[Ablation, ...]
+    source: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PathPatch:
+    """Paths from each sender to the receivers (None: the logits at END)."""
+
+    senders: tuple[Sender, ...]
+    receivers: tuple[Receiver, ...] | None
+    position: Position
+    between: str
+    knock_out: KnockOut
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ActivationPatch:
+    """A site replaced by the new run's, once per cell (place, position).
+
+    A place is a sender at head sites, a layer at stream sites; cells stand in the row-major order
+    of `shape`: (layer, head), (layer, token, head), (place,) or (place, token).
+    """
+
+    site: str
+    cells: tuple[tuple[Sender | int, Position], ...]
+    shape: tuple[int, ...]
+    position_name: str
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What each cell is, as 9.9, resid_pre3 or 9.9@14."""
+        places = [f"{self.site}{p}" if isinstance(p, int) else str(p) for p, _ in self.cells]
+        if self.position_name != "each":
+            return tuple(places)
+        names = [position.name for _, position in self.cells]
+        return tuple(f"{place}@{name}" for place, name in zip(places, names, strict=True))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ablations:
+    """Variants of ablations over the model or over a circuit."""
+
+    variants: tuple[tuple[Ablation, ...], ...]
+    source: str
+    circuit: Circuit | None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What each variant ablates, as 9.9@END+mlp0@all; "nothing" for an empty one."""
+        return tuple("+".join(str(one) for one in v) or "nothing" for v in self.variants)
+
+
+def check_choice(value: object, choices: tuple[str, ...], argument: str) -> str:
+    """The value, or a ValueError naming the choices."""
+    if value not in choices:
+        raise ValueError(f"{argument} must be one of {', '.join(choices)}, got {value!r}")
+    return value
+
+
+def parse_path_patch(
+    pairs: PromptPairs,
+    config: GPT2Config,
+    *,
+    senders: object,
+    receivers: object,
+    position: object,
+    between: object,
+    knock_out: Mapping | None,
+    knock_out_source: object,
+) -> PathPatch:
+    """The validated intervention of a `path_patch` call; raises TypeError or ValueError."""
+    chosen = parse_receivers(receivers, config)
+    if chosen is None and position is None:
+        # Only END reaches the logits at END while attention is frozen.
+        position = "END"
+    source = check_choice(knock_out_source, SOURCES, "knock_out_source")
+    ablations = parse_ablations({} if knock_out is None else knock_out, pairs, config, "knock_out")
+    return PathPatch(
+        senders=parse_senders(senders, config),
+        receivers=chosen,
+        position=parse_position(position, pairs),
+        between=check_choice(between, BETWEEN, "between"),
+        knock_out=KnockOut(ablations, source),
+    )
+
+
+def parse_ablations(
+    variant: object, pairs: PromptPairs, config: GPT2Config, argument: str
+) -> tuple[Ablation, ...]:
+    """Ablations from {"9.9": role or "all", "mlp0": …}; raises TypeError or ValueError."""
+    if not isinstance(variant, Mapping):
+        raise TypeError(f"{argument} must be a dict like {{'9.9': 'END'}}, got {variant!r}")
+    ablations: dict[Node, Ablation] = {}
+    for key, role in variant.items():
+        node = parse_node(key, config, argument)
+        if node in ablations:
+            raise ValueError(f"{argument}: {node} is there twice")
+        ablations[node] = Ablation(node, _ablation_position(role, pairs, argument, node))
+    return tuple(ablations.values())
+
+
+def _ablation_position(role: object, pairs: PromptPairs, argument: str, node: Node) -> Position:
+    if not isinstance(role, str):
+        raise TypeError(f"{argument}[{node}] must be a role or 'all', got {role!r}")
+    if role == "all":
+        return Position("all", None, None)
+    return role_position(role, pairs, f"{argument}[{node}]")
+
+
+def parse_variants(
+    pairs: PromptPairs, config: GPT2Config, variants: object, source: object, base: object
+) -> Ablations:
+    """The validated intervention of an `ablate` call; raises TypeError or ValueError."""
+    if isinstance(variants, Mapping) or not hasattr(variants, "__iter__"):
+        raise TypeError(f"variants must be a list of dicts, got {variants!r}")
+    variants = list(variants)
+    if not variants:
+        raise ValueError("variants must have at least one variant, got an empty list")
+    circuit = _parse_base(base, pairs, config)
+    return Ablations(
+        variants=tuple(
+            parse_ablations(variant, pairs, config, f"variants[{index}]")
+            for index, variant in enumerate(variants)
+        ),
+        source=check_choice(source, SOURCES, "source"),
+        circuit=circuit,
+    )
+
+
+def _parse_base(base: object, pairs: PromptPairs, config: GPT2Config) -> Circuit | None:
+    if isinstance(base, Circuit):
+        base.check(pairs, config)
+        return base
+    if base != "model":
+        raise ValueError(f"base must be 'model' or a Circuit, got {base!r}")
+    return None
+
+
+def parse_activation_patch(
+    pairs: PromptPairs, config: GPT2Config, *, site: object, position: object, heads: object
+) -> ActivationPatch:
+    """The validated intervention of an `activation_patch` call; raises TypeError or ValueError."""
+    check_choice(site, HEAD_SITES + STREAM_SITES, "site")
+    if site in STREAM_SITES:
+        if heads is not None:
+            raise ValueError(f"heads must be None at site {site!r}, got {heads!r}")
+        places: tuple[Sender | int, ...] = tuple(range(config.n_layer))
+        shape: tuple[int, ...] = (config.n_layer,)
+    else:
+        places = parse_senders("heads" if heads is None else heads, config, "heads")
+        for sender in places:
+            if sender.mlps:
+                raise ValueError(f"heads: {sender} is not a head; site {site!r} belongs to heads")
+        shape = (config.n_layer, config.n_head) if heads in (None, "heads") else (len(places),)
+    if not (isinstance(position, str) and position == "each"):
+        one = parse_position(position, pairs)
+        return ActivationPatch(site, tuple((place, one) for place in places), shape, one.name)
+    tokens = [parse_position(t, pairs) for t in range(pairs.orig.shape[1])]
+    # (layer, head) becomes (layer, token, head): a token's heads stand together.
+    width = len(places) // shape[0]
+    rows = [places[start : start + width] for start in range(0, len(places), width)]
+    cells = tuple((place, token) for row in rows for token in tokens for place in row)
+    return ActivationPatch(site, cells, (shape[0], len(tokens), *shape[1:]), "each")
+
+
+def heads_of(senders: tuple[Sender, ...]) -> tuple[Head, ...]:
+    """The heads of single-head senders, in order; raises ValueError for groups and MLPs."""
+    for sender in senders:
+        if len(sender.nodes) != 1 or not sender.heads:
+            raise ValueError(f"heads: expected single heads, got {sender}")
+    return tuple(sender.heads[0] for sender in senders)

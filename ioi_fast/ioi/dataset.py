@@ -1,0 +1,146 @@
+"""Prompts as tokens: `ioi_prompts`, the paired p_ABC prompts, and the builder that all derived sets
+share.
+
+Records (words) come in, PromptPairs (ids and roles) go out. The answers are always those of the
+original prompt.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ioi_fast.ioi.records import IOIPrompt, sample_records
+from ioi_fast.ioi.words import NAMES, OBJECTS, PLACES
+from ioi_fast.prompts import PromptPairs
+from ioi_fast.tokenizer import TextCodec, check_codec, end_of_text_id, single_token
+
+ROLES = ("IO", "S1", "S1+1", "S2", "END")
+
+
+def ioi_prompts(
+    tokenizer: TextCodec,
+    n: int = 100,
+    seed: int = 0,
+    forms: str | Sequence[int] = "mixed14",
+    prepend_bos: bool = False,
+    abc: str = "distinct",
+) -> PromptPairs:
+    """n Indirect Object Identification prompts, each paired with its p_ABC prompt.
+
+    Roles IO, S1, S1+1, S2, END; `forms` of the result: BABA i is i, ABBA i is 15 + i. "mixed14" are
+    the templates 0-6 in both orders, "all30" all. p_ABC keeps template, nouns and positions:
+    abc="distinct" puts three distinct names outside the prompt's own, abc="authors" chains the
+    three flips of the released code. The originals depend on n, seed and forms alone. `prepend_bos`
+    puts <|endoftext|> in front and shifts every role.
+
+    Raises TypeError or ValueError naming the argument; a name, place or object that is not one
+    token is named with its pieces. Source: Wang et al. 2022 (arXiv 2211.00593), section 2.
+
+    Example:
+        >>> ioi_prompts(ioi_fast.load("demo").tokenizer, n=2, seed=1)
+        PromptPairs(N=2, T=15, roles=IO, S1, S1+1, S2, END)
+    """
+    records = sample_records(n, seed, forms)
+    return pair_records(tokenizer, records, abc_records(records, seed, abc), prepend_bos)
+
+
+def abc_records(records: Sequence[IOIPrompt], seed: int, abc: str = "distinct") -> list[IOIPrompt]:
+    """The p_ABC record of each original record; ValueError unless abc is "distinct" or
+    "authors"."""
+    draws = {"distinct": _three_others, "authors": _three_flips}
+    if abc not in draws:
+        raise ValueError(f"abc must be one of {sorted(draws)}, got {abc!r}")
+    rng = random.Random(f"{abc} names {seed}")
+    return [record.with_names(*draws[abc](rng, record)) for record in records]
+
+
+def _three_others(rng: random.Random, record: IOIPrompt) -> tuple[str, str, str]:
+    """Three distinct names, none of them in the prompt."""
+    present = {record.io, record.s1, record.s2}
+    a, b, c = rng.sample([name for name in NAMES if name not in present], 3)
+    return a, b, c
+
+
+def _three_flips(rng: random.Random, record: IOIPrompt) -> tuple[str, str, str]:
+    """The chained flips: IO to a name outside the prompt, both S to one random name, S1 to another
+    draw.
+
+    The last two exclude nothing, so about 3 % of the prompts repeat a name by accident, as in the
+    released data.
+    """
+    io = rng.choice([name for name in NAMES if name not in (record.io, record.s1)])
+    s2 = rng.choice(NAMES)
+    return io, rng.choice(NAMES), s2
+
+
+def pair_records(
+    tokenizer: TextCodec,
+    orig: Sequence[IOIPrompt],
+    new: Sequence[IOIPrompt],
+    prepend_bos: bool = False,
+) -> PromptPairs:
+    """Tokens, roles and answers of paired records; answers are orig's IO and S, whatever new holds.
+
+    new_positions are given where any role of new stands elsewhere than in orig.
+    Raises ValueError naming a name, place or object that is not a single token.
+    """
+    check_codec(tokenizer)
+    if not isinstance(prepend_bos, bool):
+        raise TypeError(f"prepend_bos must be a bool, got {prepend_bos!r}")
+    _check_words(tokenizer, [*orig, *new])
+    eos = end_of_text_id(tokenizer)
+    front = [eos] if prepend_bos else []
+    orig_ids, positions = _batch(tokenizer, orig, front, eos)
+    new_ids, new_positions = _batch(tokenizer, new, front, eos)
+    moved = any(not torch.equal(positions[role], new_positions[role]) for role in ROLES)
+    return PromptPairs(
+        orig_ids,
+        new_ids,
+        answers=[single_token(tokenizer, f" {r.io}", "IO") for r in orig],
+        wrong_answers=[single_token(tokenizer, f" {r.s1}", "S") for r in orig],
+        positions=positions,
+        forms=[r.form for r in orig],
+        new_positions=new_positions if moved else None,
+    )
+
+
+def _check_words(tokenizer: TextCodec, records: Sequence[IOIPrompt]) -> None:
+    """Every word of the lists, so that a tokenizer passes or fails whatever was drawn."""
+    own = {name for r in records for name in (r.io, r.s1, r.s2)} - set(NAMES)
+    kinds = {"name": [*NAMES, *sorted(own)], "place": PLACES, "object": OBJECTS}
+    for kind, words in kinds.items():
+        for word in words:
+            single_token(tokenizer, f" {word}", f"tokenizer: the {kind}")
+
+
+def _batch(
+    tokenizer: TextCodec, records: Sequence[IOIPrompt], front: list[int], eos: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Right-padded ids [N, T] and role -> positions [N]."""
+    rows, roles = zip(*(tokenize_record(tokenizer, record) for record in records), strict=True)
+    width = max(map(len, rows))
+    ids = [front + row + [eos] * (width - len(row)) for row in rows]
+    positions = {role: torch.tensor([at[role] for at in roles]) + len(front) for role in ROLES}
+    return torch.tensor(ids), positions
+
+
+def tokenize_record(tokenizer: TextCodec, record: IOIPrompt) -> tuple[list[int], dict[str, int]]:
+    """Ids of one prompt up to " to", and its roles.
+
+    Pieces are encoded one by one, which says where each name stands; ValueError if the whole text
+    is encoded otherwise.
+    """
+    ids: list[int] = []
+    at: dict[str, int] = {}
+    for text, role in record.segments:
+        if role is not None:
+            at[role] = len(ids)
+        ids += tokenizer.encode(text)
+    if ids != list(tokenizer.encode(record.text)):
+        raise ValueError(f"tokenizer must split at the spaces before names, in {record.text!r}")
+    at["S1+1"], at["END"] = at["S1"] + 1, len(ids) - 1
+    return ids, at

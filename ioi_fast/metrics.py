@@ -1,0 +1,131 @@
+"""What is read off the logits at END: the definitions, and their forms for small differences.
+
+Every metric takes rows of logits and the prompt that each row belongs to. The difference forms
+give metric(base + δ) − metric(base) without subtracting two nearly equal numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Metric = str | Callable[[Tensor, Tensor], Tensor]
+
+
+def _logit_diff(logits_RV: Tensor, answer_R: Tensor, wrong_R: Tensor) -> Tensor:
+    return _pick(logits_RV, answer_R) - _pick(logits_RV, wrong_R)
+
+
+def _prob(logits_RV: Tensor, answer_R: Tensor, wrong_R: Tensor) -> Tensor:
+    return _pick(logits_RV.log_softmax(-1), answer_R).exp()
+
+
+def _rank(logits_RV: Tensor, answer_R: Tensor, wrong_R: Tensor) -> Tensor:
+    above = logits_RV > _pick(logits_RV, answer_R)[:, None]
+    return above.sum(-1).to(logits_RV.dtype)
+
+
+def _accuracy(logits_RV: Tensor, answer_R: Tensor, wrong_R: Tensor) -> Tensor:
+    return (_logit_diff(logits_RV, answer_R, wrong_R) > 0).to(logits_RV.dtype)
+
+
+# "kl" needs the base logits too and is defined in Reading.
+_DEFINITIONS = {"logit_diff": _logit_diff, "prob": _prob, "rank": _rank, "accuracy": _accuracy}
+METRICS = (*_DEFINITIONS, "kl")
+
+
+def _pick(values_RV: Tensor, token_R: Tensor) -> Tensor:
+    return values_RV.gather(1, token_R[:, None]).squeeze(1)
+
+
+def check_metric(metric: object) -> Metric:
+    """The metric itself; raises ValueError or TypeError for an unknown one."""
+    if isinstance(metric, str):
+        if metric not in METRICS:
+            raise ValueError(
+                f"metric must be one of {', '.join(METRICS)} or a callable, got {metric!r}"
+            )
+        return metric
+    if not callable(metric):
+        raise TypeError(f"metric must be a name or a callable (logits, prompt), got {metric!r}")
+    return metric
+
+
+def metric_name(metric: Metric) -> str:
+    """The name under which a metric stands in a result."""
+    return metric if isinstance(metric, str) else getattr(metric, "__name__", repr(metric))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Reading:
+    """A metric bound to the answers and to the base logits [N, V] at END of some prompts.
+
+    logit_diff: logit of the answer − logit of the wrong answer. prob: softmax probability of the
+    answer. rank: how many tokens have a larger logit than the answer. accuracy: 1 where logit_diff
+    is positive. kl: KL(base ‖ row), in nats. A callable maps (logits [R, V], prompt [R]) to [R].
+    """
+
+    metric: Metric
+    answers: Tensor  # [N]
+    wrong_answers: Tensor  # [N]
+    base_logits: Tensor  # [N, V]
+    prompts: Tensor  # [N] what a callable is told each prompt's index is
+
+    def values(self, logits_RV: Tensor, prompt_R: Tensor) -> Tensor:
+        """The metric of each row by its definition, [R]."""
+        if self.metric == "kl":
+            base_RV = self.base_logits[prompt_R].log_softmax(-1)
+            return (base_RV.exp() * (base_RV - logits_RV.log_softmax(-1))).sum(-1)
+        if isinstance(self.metric, str):
+            define = _DEFINITIONS[self.metric]
+            return define(logits_RV, self.answers[prompt_R], self.wrong_answers[prompt_R])
+        return _checked(self.metric(logits_RV, self.prompts[prompt_R]), len(prompt_R))
+
+    def base(self) -> Tensor:
+        """The metric of the base run, [N]."""
+        return self.values(self.base_logits, torch.arange(len(self.answers)))
+
+    def change(self, delta_RV: Tensor, prompt_R: Tensor) -> Tensor:
+        """metric(base + δ) − metric(base) of each row from the change of its logits, [R]."""
+        answer_R = self.answers[prompt_R]
+        if self.metric == "logit_diff":
+            return _logit_diff(delta_RV, answer_R, self.wrong_answers[prompt_R])
+        base_RV = self.base_logits[prompt_R]
+        if self.metric == "prob":
+            return _prob_change(base_RV, delta_RV, answer_R)
+        if self.metric == "kl":
+            return _kl_change(base_RV, delta_RV)
+        return self.values(base_RV + delta_RV, prompt_R) - self.values(base_RV, prompt_R)
+
+
+def _prob_change(base_RV: Tensor, delta_RV: Tensor, answer_R: Tensor) -> Tensor:
+    """p0·(exp(δ_answer − c) − 1) with c = log Σ p0·exp(δ), the change of the normaliser."""
+    top_R1 = delta_RV.amax(-1, keepdim=True)
+    p0_RV = base_RV.softmax(-1)
+    # Shifting δ by its maximum keeps exp from overflowing; a shift of all logits changes nothing.
+    normaliser_R = torch.log1p((p0_RV * torch.expm1(delta_RV - top_R1)).sum(-1))
+    shifted_R = _pick(delta_RV - top_R1, answer_R)
+    return _pick(p0_RV, answer_R) * torch.expm1(shifted_R - normaliser_R)
+
+
+def _kl_change(base_RV: Tensor, delta_RV: Tensor) -> Tensor:
+    """log Σ p0·exp(d) with d = δ − Σ p0·δ, whose mean under p0 is zero."""
+    p0_RV = base_RV.softmax(-1)
+    d_RV = delta_RV - (p0_RV * delta_RV).sum(-1, keepdim=True)
+    # Σ p0·d = 0, so only exp(d) − 1 − d is left, which has its own series where d is small.
+    series_RV = d_RV.square() * (0.5 + d_RV * (1 / 6 + d_RV * (1 / 24 + d_RV / 120)))
+    curved_RV = torch.where(d_RV.abs() < 0.05, series_RV, torch.expm1(d_RV.clamp(max=60)) - d_RV)
+    small_R = torch.log1p((p0_RV * curved_RV).sum(-1))
+    top_R1 = d_RV.amax(-1, keepdim=True)
+    large_R = (p0_RV * torch.exp(d_RV - top_R1)).sum(-1).log() + top_R1.squeeze(-1)
+    return torch.where(top_R1.squeeze(-1) < 50, small_R, large_R)
+
+
+def _checked(values: object, rows: int) -> Tensor:
+    if not isinstance(values, Tensor) or values.shape != (rows,):
+        shape = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise ValueError(f"metric must return a tensor [{rows}], one value a row, got {shape}")
+    return values

@@ -1,0 +1,207 @@
+"""GPT-2's weights and its plain forward pass.
+
+Weights lie as GPT-2 files have them (Conv1D: [in, out]) and are never changed after loading.
+
+Dimension key: N prompts, T tokens (S source tokens), L layers, H heads, D model width,
+K head width, F MLP width, V vocabulary, P variants, R rows (cells of variant, prompt and
+position), E = 3·H·K.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+from ioi_fast.config import GPT2Config
+from ioi_fast.kernels import reference
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Weights of one layer."""
+
+    ln_1_gain: Tensor  # [D]
+    ln_1_bias: Tensor  # [D]
+    w_qkv: Tensor  # [D, 3·H·K]: q, k, v side by side, each by head
+    b_qkv: Tensor  # [3·H·K]
+    w_o: Tensor  # [H·K, D]
+    b_o: Tensor  # [D]
+    ln_2_gain: Tensor  # [D]
+    ln_2_bias: Tensor  # [D]
+    w_in: Tensor  # [D, F]
+    b_in: Tensor  # [F]
+    w_out: Tensor  # [F, D]
+    b_out: Tensor  # [D]
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """All weights of a GPT-2; with a tied head, `unembed` is `wte` itself."""
+
+    wte: Tensor  # [V, D]
+    wpe: Tensor  # [n_positions, D]
+    blocks: tuple[Block, ...]
+    ln_f_gain: Tensor  # [D]
+    ln_f_bias: Tensor  # [D]
+    unembed: Tensor  # [V, D]
+
+    def to(self, device: torch.device | str | None, dtype: torch.dtype | None) -> Weights:
+        """A copy on another device or in another precision; a tied head stays tied."""
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device=device, dtype=dtype)
+
+        wte = move(self.wte)
+        return Weights(
+            wte=wte,
+            wpe=move(self.wpe),
+            blocks=tuple(
+                Block(*(move(getattr(block, f.name)) for f in fields(Block)))
+                for block in self.blocks
+            ),
+            ln_f_gain=move(self.ln_f_gain),
+            ln_f_bias=move(self.ln_f_bias),
+            unembed=wte if self.unembed is self.wte else move(self.unembed),
+        )
+
+    def tensors(self) -> list[Tensor]:
+        """Every distinct tensor, in a fixed order."""
+        inner = [getattr(block, f.name) for block in self.blocks for f in fields(Block)]
+        outer = [self.wte, self.wpe, self.ln_f_gain, self.ln_f_bias]
+        return outer + inner + ([] if self.unembed is self.wte else [self.unembed])
+
+
+def split_heads(x_RE: Tensor, config: GPT2Config) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k and v by head, [..., 3·H·K] -> three times [..., H, K]."""
+    shape = (*x_RE.shape[:-1], 3, config.n_head, config.d_head)
+    q, k, v = x_RE.view(shape).unbind(-3)
+    return q, k, v
+
+
+class GPT2:
+    """A GPT-2 ready to run: `model(tokens)` gives the logits.
+
+    Weights must not be changed in place: packed copies and the hash are made once.
+    """
+
+    def __init__(
+        self, config: GPT2Config, weights: Weights, *, tokenizer=None, name: str = "model"
+    ) -> None:
+        self.config = config
+        self.weights = weights
+        self.tokenizer = tokenizer
+        self.name = name
+        self._weight_hash: str | None = None
+        self._packed: dict = {}
+
+    @classmethod
+    def random(cls, config: GPT2Config | None = None, *, seed: int = 0) -> GPT2:
+        """A model with random weights: biases that are not zero, LayerNorm gains that are not 1,
+        attention that is far from uniform.
+
+        >>> GPT2.random(GPT2Config(n_layer=2, n_head=2, n_embd=32, vocab_size=50), seed=1).name
+        'random-1'
+        """
+        from ioi_fast.random_weights import random_weights
+
+        config = config or GPT2Config()
+        return cls(config, random_weights(config, seed), name=f"random-{seed}")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.weights.wte.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
+        return self.weights.wte.dtype
+
+    def to(self, *, device: torch.device | str | None = None, dtype=None) -> GPT2:
+        """The same model elsewhere or in another precision; self when nothing changes."""
+        device = torch.device(device) if device is not None else self.device
+        dtype = dtype or self.dtype
+        if device == self.device and dtype == self.dtype:
+            return self
+        moved = GPT2(
+            self.config, self.weights.to(device, dtype), tokenizer=self.tokenizer, name=self.name
+        )
+        if dtype in (self.dtype, torch.float64):  # a cast that keeps every value
+            moved._weight_hash = self._weight_hash
+        return moved
+
+    def weight_hash(self) -> str:
+        """SHA-256 over every weight in fp32: names the model in a result's provenance."""
+        if self._weight_hash is None:
+            digest = hashlib.sha256(repr(replace(self.config, eos_token_id=None)).encode())
+            for tensor in self.weights.tensors():
+                values = tensor.detach().to("cpu", torch.float32).contiguous()
+                digest.update(memoryview(values.numpy()).cast("B"))
+            self._weight_hash = digest.hexdigest()
+        return self._weight_hash
+
+    def check_tokens(self, tokens: Tensor, argument: str = "tokens") -> None:
+        """Raises TypeError or ValueError unless tokens are [N, T] ids that this model knows."""
+        if not isinstance(tokens, Tensor) or tokens.dtype != torch.int64 or tokens.dim() != 2:
+            raise TypeError(f"{argument} must be an int64 tensor [N, T], got {_describe(tokens)}")
+        N, T = tokens.shape
+        if N < 1 or not 1 <= T <= self.config.n_positions:
+            raise ValueError(
+                f"{argument} must be [N, T] with N ≥ 1 and 1 ≤ T ≤ {self.config.n_positions}, "
+                f"got {list(tokens.shape)}"
+            )
+        low, high = int(tokens.min()), int(tokens.max())
+        if low < 0 or high >= self.config.vocab_size:
+            wrong = low if low < 0 else high
+            raise ValueError(
+                f"{argument} must be ids from 0 to {self.config.vocab_size - 1}, got {wrong}"
+            )
+
+    @torch.no_grad()
+    def __call__(self, tokens: Tensor) -> Tensor:
+        """Logits of every position, [N, T] int64 -> [N, T, V] float32.
+
+        Raises TypeError or ValueError for tokens of a wrong type, shape or id.
+        """
+        self.check_tokens(tokens)
+        tokens = tokens.to(self.device)
+        weights, config = self.weights, self.config
+        resid = weights.wte[tokens] + weights.wpe[: tokens.shape[1]]
+        for layer, block in enumerate(weights.blocks):
+            resid = resid + self._attention(layer, block, resid)
+            resid = resid + self._mlp(block, resid)
+        final = reference.layernorm(
+            resid, weights.ln_f_gain, weights.ln_f_bias, config.layer_norm_epsilon
+        )
+        return final @ weights.unembed.T
+
+    def _attention(self, layer: int, block: Block, resid_pre: Tensor) -> Tensor:
+        normed = reference.layernorm(
+            resid_pre, block.ln_1_gain, block.ln_1_bias, self.config.layer_norm_epsilon
+        )
+        q, k, v = split_heads(normed @ block.w_qkv + block.b_qkv, self.config)
+        pattern = reference.attention_pattern(q, k, self.config.attention_scale(layer))
+        return reference.attention_mix(pattern, v).flatten(-2) @ block.w_o + block.b_o
+
+    def _mlp(self, block: Block, resid_mid: Tensor) -> Tensor:
+        normed = reference.layernorm(
+            resid_mid, block.ln_2_gain, block.ln_2_bias, self.config.layer_norm_epsilon
+        )
+        activation = reference.ACTIVATIONS[self.config.activation_function]
+        return activation(normed @ block.w_in + block.b_in) @ block.w_out + block.b_out
+
+    def __repr__(self) -> str:
+        config = self.config
+        return (
+            f"GPT2({self.name!r}, layers={config.n_layer}, heads={config.n_head}, "
+            f"width={config.n_embd}, {self.dtype}, {self.device})"
+        )
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"{value.dtype} {list(value.shape)}"
+    return type(value).__name__

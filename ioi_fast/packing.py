@@ -1,0 +1,43 @@
+"""A model's weight matrices packed once for the CPU, each when it is first needed."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ioi_fast.kernels.packed_linear import PackedLinear
+from ioi_fast.model import GPT2
+
+
+class Packed:
+    """Products of every layer of a model; kept with the model, so that packing is paid once.
+
+    q stands apart from k and v as well as with them: at the end of a run only one query is asked.
+    """
+
+    def __init__(self, model: GPT2) -> None:
+        self._model = model
+        self._linears: dict[tuple[int, str], PackedLinear] = {}
+
+    @classmethod
+    def of(cls, model: GPT2) -> Packed:
+        """The packed weights of a model."""
+        if "fp32" not in model._packed:
+            model._packed["fp32"] = cls(model)
+        return model._packed["fp32"]
+
+    def linear(self, layer: int, name: str) -> PackedLinear:
+        """The product named "qkv", "q", "kv", "o", "mlp_in" or "mlp_out" of a layer."""
+        if (layer, name) not in self._linears:
+            self._linears[layer, name] = PackedLinear(*self._weight(layer, name))
+        return self._linears[layer, name]
+
+    def _weight(self, layer: int, name: str) -> tuple[Tensor, Tensor]:
+        block, D = self._model.weights.blocks[layer], self._model.config.n_embd
+        if name == "o":
+            return block.w_o, block.b_o
+        if name == "mlp_in":
+            return block.w_in, block.b_in
+        if name == "mlp_out":
+            return block.w_out, block.b_out
+        columns = {"qkv": slice(None), "q": slice(D), "kv": slice(D, None)}[name]
+        return block.w_qkv[:, columns], block.b_qkv[columns]

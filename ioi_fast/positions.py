@@ -1,0 +1,101 @@
+"""Where an intervention acts: a token position of every prompt, and what it matches in new."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ioi_fast.prompts import PromptPairs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Position:
+    """One position per prompt, or every position when `orig` is None.
+
+    What stands at orig[n] of an original prompt is matched by new[n] of its new prompt; for every
+    position, token t matches token t.
+    """
+
+    name: str
+    orig: Tensor | None  # [N]
+    new: Tensor | None  # [N]
+
+    @property
+    def everywhere(self) -> bool:
+        """Whether it stands for all positions."""
+        return self.orig is None
+
+    def where(self, tokens: Tensor, run: str = "orig") -> Tensor:
+        """The cells it names in a run of [N, T] tokens, bool [N, T]."""
+        chosen = self.orig if run == "orig" else self.new
+        if chosen is None:
+            return torch.ones(tokens.shape, dtype=torch.bool)
+        return torch.arange(tokens.shape[1]) == chosen[:, None]
+
+    def aligned(self, value_new: Tensor, T: int) -> Tensor:
+        """New-run values [N, T', ...] moved to the matching original positions, [N, T, ...].
+
+        Cells that the position does not name hold values that nobody reads.
+        """
+        if self.new is None:
+            return value_new[:, :T]
+        picked = value_new[torch.arange(len(self.new)), self.new]
+        return picked[:, None].expand(-1, T, *picked.shape[1:])
+
+
+def parse_position(value: object, pairs: PromptPairs, argument: str = "position") -> Position:
+    """A position from a role, an int, a tensor [N] of ints, or None for all.
+
+    Raises TypeError or ValueError naming the argument: an unknown role, a position outside the
+    prompts, or all positions of prompts whose lengths differ between orig and new.
+    """
+    if value is None:
+        return _everywhere(pairs, argument)
+    if isinstance(value, str):
+        return role_position(value, pairs, argument)
+    if isinstance(value, Tensor) and value.dtype == torch.int64 and value.shape == (len(pairs),):
+        return _tokens(value.cpu(), f"tokens[{len(pairs)}]", pairs, argument)
+    if hasattr(value, "__index__") and not isinstance(value, (bool, Tensor)):
+        return _tokens(torch.full((len(pairs),), int(value)), str(int(value)), pairs, argument)
+    raise TypeError(
+        f"{argument} must be a role ({', '.join(pairs.roles)}), an int, an int64 tensor "
+        f"[{len(pairs)}] or None, got {value!r}"
+    )
+
+
+def role_position(role: str, pairs: PromptPairs, argument: str) -> Position:
+    """The position of a role; raises ValueError when the prompts have no such role."""
+    if role not in pairs.positions:
+        raise ValueError(
+            f"{argument}: the prompts have no role {role!r}, only {', '.join(pairs.roles)}"
+        )
+    return Position(role, pairs.positions[role], pairs.new_roles[role])
+
+
+def _everywhere(pairs: PromptPairs, argument: str) -> Position:
+    if not torch.equal(pairs.end, pairs.new_end):
+        prompt = int((pairs.end != pairs.new_end).nonzero()[0])
+        raise ValueError(
+            f"{argument}: all positions match token to token, but orig and new of prompt {prompt} "
+            f"end at {int(pairs.end[prompt])} and {int(pairs.new_end[prompt])}; name a role"
+        )
+    return Position("all", None, None)
+
+
+def _tokens(tokens: Tensor, name: str, pairs: PromptPairs, argument: str) -> Position:
+    T = pairs.orig.shape[1]
+    outside = (tokens < 0) | (tokens >= T)
+    if outside.any():
+        wrong = int(tokens[outside][0])
+        raise ValueError(f"{argument} must be from 0 to {T - 1}, got {wrong}")
+    # Cells after a prompt's END never matter; before it, the new prompt must have the token too.
+    unmatched = (tokens <= pairs.end) & (tokens > pairs.new_end)
+    if unmatched.any():
+        prompt = int(unmatched.nonzero()[0])
+        raise ValueError(
+            f"{argument}: position {int(tokens[prompt])} is past the end "
+            f"({int(pairs.new_end[prompt])}) of new prompt {prompt}; name a role"
+        )
+    return Position(name, tokens, tokens.clamp(max=pairs.new.shape[1] - 1))

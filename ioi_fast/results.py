@@ -1,0 +1,101 @@
+"""What a call gives back: values, their mean and standard error, and where they came from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import torch
+from torch import Tensor
+
+from ioi_fast.metrics import Metric, metric_name
+from ioi_fast.model import GPT2
+from ioi_fast.prompts import PromptPairs
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Result:
+    """Effects of interventions: `values` = metric(patched) − metric(base), prompts last.
+
+    values [..., N] and base [N] are float32 on the CPU; `senders` (or variants, or places) labels
+    the entries of `effect` in row-major order.
+    """
+
+    values: Tensor
+    base: Tensor
+    senders: tuple[str, ...]
+    shape: tuple[int, ...]
+    backend: str
+    precision: str
+    provenance: dict[str, object]
+
+    @property
+    def effect(self) -> Tensor:
+        """Mean of the values over prompts, [L, H] for all heads, [S] for a list."""
+        return self._by_prompt.double().mean(-1).float()
+
+    @property
+    def stderr(self) -> Tensor:
+        """Standard error of `effect`; NaN for a single prompt."""
+        N = self.base.shape[0]
+        if N == 1:
+            return torch.full(self.shape, math.nan)
+        return (self._by_prompt.double().std(-1) / math.sqrt(N)).float()
+
+    @property
+    def relative(self) -> Tensor:
+        """`effect` as a share of the mean base metric, (F_patched − F_base)/F_base (section 2)."""
+        return (self.effect.double() / self.base.double().mean()).float()
+
+    @property
+    def _by_prompt(self) -> Tensor:
+        return self.values.view(*self.shape, self.base.shape[0])
+
+    def ranking(self) -> list[tuple[str, float, float]]:
+        """(sender, effect, standard error), the most negative effect first."""
+        rows = zip(
+            self.senders,
+            self.effect.flatten().tolist(),
+            self.stderr.flatten().tolist(),
+            strict=True,
+        )
+        return sorted(rows, key=lambda row: row[1])
+
+    def to_dict(self) -> dict[str, object]:
+        """Everything as plain lists and strings, ready for JSON."""
+        return {
+            "senders": list(self.senders),
+            "effect": self.effect.tolist(),
+            "stderr": self.stderr.tolist() if self.base.shape[0] > 1 else None,
+            "relative": self.relative.tolist(),
+            "values": self.values.tolist(),
+            "base": self.base.tolist(),
+            "backend": self.backend,
+            "precision": self.precision,
+            "provenance": self.provenance,
+        }
+
+    def __repr__(self) -> str:
+        return (
+            f"Result(effect {list(self.shape)}, {self.base.shape[0]} prompts, "
+            f"mean base {float(self.base.double().mean()):.4g}, {self.backend}, {self.precision})"
+        )
+
+
+def provenance(
+    model: GPT2, pairs: PromptPairs, metric: Metric, definition: dict[str, object]
+) -> dict[str, object]:
+    """Where a result came from: weights and token hashes, definition, direction, versions."""
+    return {
+        "model": model.name,
+        "weight_hash": model.weight_hash(),
+        "token_hash": pairs.token_hash(),
+        "prompts": len(pairs),
+        "direction": pairs.direction,
+        "metric": metric_name(metric),
+        "definition": definition,
+        "threads": torch.get_num_threads(),
+        "device": str(model.device),
+        "versions": {"ioi_fast": version("ioi_fast"), "torch": torch.__version__},
+    }

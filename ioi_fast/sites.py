@@ -1,0 +1,224 @@
+"""Names of places in the model: heads (9.6), MLPs (mlp3), receivers (9.9.q) and how they are read.
+
+A sender is a group of one or more nodes that are patched at once; most groups have one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ioi_fast.config import GPT2Config
+
+# 9.6 as the paper prints it; L9H6, a9.h6 and A9.6 as other tools do.
+_HEAD = re.compile(r"[LlAa]?(\d+)[.][Hh]?(\d+)|[Ll](\d+)[Hh](\d+)")
+_MLP = re.compile(r"(?:mlp|MLP|m)\s?(\d+)")
+_RECEIVER = re.compile(r"(.+)[.]([qkv])")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Head:
+    """An attention head; prints as 9.6.
+
+    >>> str(Head.parse("L10H7"))
+    '10.7'
+    """
+
+    layer: int
+    head: int
+
+    @classmethod
+    def parse(cls, text: str) -> Head:
+        """Reads 9.6, L9H6, a9.h6 or A9.6; raises ValueError for anything else."""
+        match = _HEAD.fullmatch(text.strip())
+        if not match:
+            raise ValueError(f"expected a head like '9.6', got {text!r}")
+        layer, head = (int(number) for number in match.groups() if number is not None)
+        return cls(layer, head)
+
+    def __str__(self) -> str:
+        return f"{self.layer}.{self.head}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Mlp:
+    """The MLP of a layer; prints as mlp3."""
+
+    layer: int
+
+    @classmethod
+    def parse(cls, text: str) -> Mlp:
+        """Reads mlp3, MLP 3 or m3; raises ValueError for anything else."""
+        match = _MLP.fullmatch(text.strip())
+        if not match:
+            raise ValueError(f"expected an MLP like 'mlp3', got {text!r}")
+        return cls(int(match[1]))
+
+    def __str__(self) -> str:
+        return f"mlp{self.layer}"
+
+
+Node = Head | Mlp
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """What a path leads to: the q, k or v of a head, or the input of an MLP."""
+
+    node: Node
+    site: str  # "q", "k", "v" or "mlp_in"
+
+    def __str__(self) -> str:
+        return str(self.node) if self.site == "mlp_in" else f"{self.node}.{self.site}"
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """One or more nodes whose outputs are patched at once; prints as 8.6+8.10."""
+
+    nodes: tuple[Node, ...]
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """The heads among the nodes."""
+        return tuple(node for node in self.nodes if isinstance(node, Head))
+
+    @property
+    def mlps(self) -> tuple[Mlp, ...]:
+        """The MLPs among the nodes."""
+        return tuple(node for node in self.nodes if isinstance(node, Mlp))
+
+    def __str__(self) -> str:
+        return "+".join(str(node) for node in self.nodes)
+
+
+def parse_node(value: object, config: GPT2Config, argument: str) -> Node:
+    """A head or an MLP from "9.9", (9, 9), "mlp3" or a node; checked against the model's shape.
+
+    Raises TypeError or ValueError naming the argument, what was expected and what came.
+    """
+    return _check(_read_node(value, argument), config, argument)
+
+
+def _read_node(value: object, argument: str) -> Node:
+    if isinstance(value, (Head, Mlp)):
+        return value
+    if isinstance(value, str):
+        kind = Mlp if _MLP.fullmatch(value.strip()) else Head
+        try:
+            return kind.parse(value)
+        except ValueError:
+            raise ValueError(
+                f"{argument}: expected a head like '9.6' or an MLP like 'mlp3', got {value!r}"
+            ) from None
+    if isinstance(value, tuple) and len(value) == 2 and all(_is_index(part) for part in value):
+        return Head(*(int(part) for part in value))
+    raise TypeError(f"{argument}: expected a head like '9.6' or (9, 6), or 'mlp3', got {value!r}")
+
+
+def _is_index(value: object) -> bool:
+    return hasattr(value, "__index__") and not isinstance(value, bool)
+
+
+def _check(node: Node, config: GPT2Config, argument: str) -> Node:
+    if not 0 <= node.layer < config.n_layer:
+        raise ValueError(
+            f"{argument}: layer {node.layer} of {node} is out of range: the model has "
+            f"{config.n_layer} layers (0-{config.n_layer - 1})"
+        )
+    if isinstance(node, Head) and not 0 <= node.head < config.n_head:
+        raise ValueError(
+            f"{argument}: head {node.head} of {node} is out of range: a layer has "
+            f"{config.n_head} heads (0-{config.n_head - 1})"
+        )
+    return node
+
+
+def all_heads(config: GPT2Config) -> tuple[Sender, ...]:
+    """Every head as a sender of its own, sender l·H+h."""
+    return tuple(
+        Sender((Head(layer, head),))
+        for layer in range(config.n_layer)
+        for head in range(config.n_head)
+    )
+
+
+def all_mlps(config: GPT2Config) -> tuple[Sender, ...]:
+    """Every MLP as a sender of its own."""
+    return tuple(Sender((Mlp(layer),)) for layer in range(config.n_layer))
+
+
+def parse_senders(
+    value: object, config: GPT2Config, argument: str = "senders", words: bool = True
+) -> tuple[Sender, ...]:
+    """Senders from "heads", "mlps" or a list whose entries are nodes or lists of nodes.
+
+    Raises TypeError or ValueError for an empty list, an unknown node or equal entries.
+    """
+    if words and value == "heads":
+        return all_heads(config)
+    if words and value == "mlps":
+        return all_mlps(config)
+    expected = f"{argument} must be {'“heads”, “mlps” or ' if words else ''}a list of nodes"
+    if isinstance(value, (str, Head, Mlp)) or not isinstance(value, Iterable):
+        raise TypeError(f"{expected} like ['9.9', 'mlp3', ['8.6', '8.10']], got {value!r}")
+    entries = list(value)
+    if not entries:
+        raise ValueError(f"{expected}, got an empty list")
+    senders = tuple(_parse_group(entry, config, argument) for entry in entries)
+    check_distinct([frozenset(sender.nodes) for sender in senders], senders, argument)
+    return senders
+
+
+def _parse_group(entry: object, config: GPT2Config, argument: str) -> Sender:
+    if isinstance(entry, Sender):
+        entry = list(entry.nodes)
+    if not isinstance(entry, list):
+        return Sender((parse_node(entry, config, argument),))
+    if not entry:
+        raise ValueError(f"{argument}: a group must have at least one node, got []")
+    nodes = tuple(parse_node(node, config, argument) for node in entry)
+    check_distinct(nodes, nodes, argument)
+    return Sender(nodes)
+
+
+def check_distinct(keys: Sequence, entries: Sequence, argument: str) -> None:
+    """Raises ValueError that names the first entry which is there twice."""
+    seen = set()
+    for key, entry in zip(keys, entries, strict=True):
+        if key in seen:
+            raise ValueError(f"{argument}: {entry} is there twice")
+        seen.add(key)
+
+
+def parse_receivers(value: object, config: GPT2Config) -> tuple[Receiver, ...] | None:
+    """Receivers from a list like ["9.9.q", "mlp5"]; None stands for "logits".
+
+    Raises TypeError or ValueError for an empty list, an unknown receiver or equal entries.
+    """
+    if value == "logits":
+        return None
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(
+            f"receivers must be 'logits' or a list like ['9.9.q', 'mlp5'], got {value!r}"
+        )
+    receivers = tuple(_parse_receiver(entry, config) for entry in value)
+    if not receivers:
+        raise ValueError("receivers must be 'logits' or a list like ['9.9.q', 'mlp5'], got []")
+    check_distinct(receivers, receivers, "receivers")
+    return receivers
+
+
+def _parse_receiver(entry: object, config: GPT2Config) -> Receiver:
+    if isinstance(entry, Receiver):
+        return Receiver(_check(entry.node, config, "receivers"), entry.site)
+    if isinstance(entry, str) and (match := _RECEIVER.fullmatch(entry.strip())):
+        node = parse_node(match[1], config, "receivers")
+        if isinstance(node, Head):
+            return Receiver(node, match[2])
+    elif isinstance(entry, (str, Mlp)):
+        node = parse_node(entry, config, "receivers")
+        if isinstance(node, Mlp):
+            return Receiver(node, "mlp_in")
+    raise ValueError(f"receivers: expected a receiver like '9.9.q' or 'mlp5', got {entry!r}")

@@ -1,0 +1,132 @@
+"""The operations in difference form for CPUs, in plain torch: what runs where no compiler is.
+
+Same names and meaning as in the reference, but f(base + δ) − f(base) is never formed by subtracting
+two nearly equal numbers, so that the error follows the size of δ. Base tensors broadcast over the
+variants in front: base [N, ...], delta [P, N, ...] or [N, ...].
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from ioi_fast.kernels.reference import later_keys
+from torch import Tensor
+
+# gelu_new(x) = x·σ(a) with a = 2√(2/π)·(x + 0.044715·x³).
+_LINEAR = 2 * math.sqrt(2 / math.pi)
+_CUBIC = _LINEAR * 0.044715
+# σ(±40) is 4e-18: beyond it σ is 0 or 1 for every purpose, and exp stays far from overflow.
+_SATURATED = 40.0
+# Gauss–Legendre nodes and weights on [0, 1], for the integral of the normal density.
+_NODES = (0.06943184420297371, 0.33000947820757187, 0.6699905217924281, 0.9305681557970263)
+_NODE_WEIGHTS = (0.17392742256872692, 0.32607257743127307, 0.32607257743127307, 0.17392742256872692)
+
+
+def layernorm_delta(x_RD: Tensor, delta_RD: Tensor, gain_D: Tensor, epsilon: float) -> Tensor:
+    """Change of a LayerNorm's output when its input changes by delta (the bias cancels).
+
+    With c = x − mean(x), r = 1/√(var + ε) and w the change of the variance, r' = r·(1 + f),
+    f = 1/√(1 + w·r²) − 1 = −u/(s·(1 + s)) for u = w·r², s = √(1 + u).
+    """
+    centred_RD = x_RD - x_RD.mean(-1, keepdim=True)
+    r_R1 = torch.rsqrt(centred_RD.square().mean(-1, keepdim=True) + epsilon)
+    move_RD = delta_RD - delta_RD.mean(-1, keepdim=True)
+    u_R1 = torch.addcmul(move_RD, centred_RD, _two(x_RD)).mul_(move_RD).mean(-1, keepdim=True)
+    u_R1 = u_R1 * r_R1.square()
+    s_R1 = torch.sqrt(1 + u_R1)
+    f_R1 = -u_R1 / (s_R1 * (1 + s_R1))
+    return move_RD.mul_(r_R1 * (1 + f_R1)).addcmul_(centred_RD * r_R1, f_R1).mul_(gain_D)
+
+
+def _two(like: Tensor) -> Tensor:
+    return torch.full((), 2.0, dtype=like.dtype)
+
+
+def gelu_delta(pre_RF: Tensor, delta_RF: Tensor, activation: str) -> Tensor:
+    """Change of an activation's output when its input `pre` changes by delta."""
+    return _ACTIVATION_DELTAS[activation](pre_RF, delta_RF)
+
+
+def _tanh_gelu_delta(x: Tensor, delta: Tensor) -> Tensor:
+    """δ·σ(a) + (x + δ)·δσ, where δσ follows from b = δa without cancellation:
+
+    with p = σ(a) for b > 0 and σ(−a) otherwise, |δσ| = σ(a)·σ(−a)·E/(1 + p·E), E = exp(|b|) − 1.
+    """
+    exact_a = x * (_LINEAR + _CUBIC * x.square())
+    a = exact_a.clamp(-_SATURATED, _SATURATED)
+    sigma, opposite = torch.sigmoid(a), torch.sigmoid(-a)
+    # b = δ·(L + C·(3x² + 3xδ + δ²)), and what clamping took from a where it is saturated.
+    b = torch.addcmul(3 * _CUBIC * x, delta, torch.full((), _CUBIC, dtype=x.dtype))
+    b = b.mul_(delta).add_(_LINEAR + 3 * _CUBIC * x.square()).mul_(delta).add_(exact_a - a)
+    b = torch.clamp(b, -_SATURATED - a, _SATURATED - a)
+    side = torch.where(b > 0, sigma, opposite)
+    E = torch.expm1(b.abs())
+    change = torch.addcmul(torch.ones((), dtype=x.dtype), side, E)
+    change = E.mul_(sigma * opposite).div_(change).copysign_(b)
+    return change.mul_(x + delta).addcmul_(delta, sigma)
+
+
+def _erf_gelu_delta(x: Tensor, delta: Tensor) -> Tensor:
+    """δ·Φ(x) + (x + δ)·δΦ; δΦ is the integral of the normal density, by quadrature for small δ."""
+    phi = torch.special.ndtr(x)
+    integral = torch.zeros_like(delta)
+    for node, weight in zip(_NODES, _NODE_WEIGHTS, strict=True):
+        integral += weight * torch.exp(-0.5 * (x + node * delta).square())
+    small = integral.mul_(delta) / math.sqrt(2 * math.pi)
+    change = torch.where(delta.abs() < 0.5, small, torch.special.ndtr(x + delta) - phi)
+    return delta * phi + (x + delta) * change
+
+
+def _relu_delta(x: Tensor, delta: Tensor) -> Tensor:
+    return torch.where(x > 0, torch.maximum(delta, -x), (x + delta).clamp(min=0))
+
+
+_ACTIVATION_DELTAS = {
+    "gelu_new": _tanh_gelu_delta,
+    "gelu_pytorch_tanh": _tanh_gelu_delta,
+    "gelu": _erf_gelu_delta,
+    "relu": _relu_delta,
+}
+
+
+def attention_delta(
+    q_NTHK: Tensor,
+    k_NSHK: Tensor,
+    v_NSHK: Tensor,
+    delta_q_NTHK: Tensor,
+    delta_k_NSHK: Tensor,
+    delta_v_NSHK: Tensor,
+    scale: float,
+    at_NT: Tensor | None = None,
+) -> Tensor:
+    """Change of z when q, k and v change, [N, T, H, K] for queries at positions `at_NT`.
+
+    δs = (δq·K + q'·δK)·scale; e = exp(δs) − 1; m = Σ a·e; δa = a·(e − m)/(1 + m). Rows in which a
+    score moves far take softmax(s + δs) − a, which is exact there and can't overflow.
+    """
+    q, k, v = (t.transpose(1, 2) for t in (q_NTHK, k_NSHK, v_NSHK))
+    dq, dk, dv = (t.transpose(1, 2) for t in (delta_q_NTHK, delta_k_NSHK, delta_v_NSHK))
+    later = later_keys(q_NTHK, k_NSHK, at_NT)
+    scores = (q @ k.mT).mul_(scale).masked_fill_(later, -torch.inf)
+    pattern = scores.softmax(-1)
+    move = (dq @ k.mT).add_((q + dq) @ dk.mT).mul_(scale).masked_fill_(later, 0)
+    far = move.abs().amax(-1, keepdim=True) > 1
+    e = torch.expm1(move.clamp(-1, 1))
+    m = (pattern * e).sum(-1, keepdim=True)
+    near = pattern * (e - m) / (1 + m)
+    change = torch.where(far, (scores + move).softmax(-1) - pattern, near)
+    delta_z = (change @ v).add_((pattern + change) @ dv)
+    return delta_z.transpose(1, 2)
+
+
+def head_write(delta_z_RHK: Tensor, w_o_HKD: Tensor) -> Tensor:
+    """What each head's change of z adds to the residual stream, [R, H, K] -> [R, H, D]."""
+    return torch.bmm(delta_z_RHK.transpose(0, 1), w_o_HKD).transpose(0, 1)
+
+
+def readout_delta(
+    x_RD: Tensor, delta_RD: Tensor, gain_D: Tensor, epsilon: float, direction_RD: Tensor
+) -> Tensor:
+    """Change of ⟨final LayerNorm, direction⟩ when the final residual changes by delta, [R]."""
+    return (layernorm_delta(x_RD, delta_RD, gain_D, epsilon) * direction_RD).sum(-1)

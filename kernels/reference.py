@@ -1,0 +1,86 @@
+"""Every operation of the engine in a few lines of torch: the definition that all other forms are
+held against. Plain, slow, in the precision of its inputs. Each `_delta` is f(base + δ) − f(base).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "gelu": F.gelu,
+    "relu": F.relu,
+}
+
+
+def layernorm(x_RD: Tensor, gain_D: Tensor, bias_D: Tensor, epsilon: float) -> Tensor:
+    """LayerNorm over the last axis with the biased variance, [..., D] -> [..., D]."""
+    centred_RD = x_RD - x_RD.mean(-1, keepdim=True)
+    variance_R1 = centred_RD.square().mean(-1, keepdim=True)
+    return centred_RD * torch.rsqrt(variance_R1 + epsilon) * gain_D + bias_D
+
+
+def later_keys(q_NTHK: Tensor, k_NSHK: Tensor, at_NT: Tensor | None) -> Tensor:
+    """Keys after a query, bool [N or 1, 1, T, S]; queries stand at 0..T−1 unless `at` says so."""
+    if at_NT is None:
+        at_NT = torch.arange(q_NTHK.shape[1], device=q_NTHK.device)[None]
+    return torch.arange(k_NSHK.shape[1], device=k_NSHK.device) > at_NT[:, None, :, None]
+
+
+def attention_pattern(
+    q_NTHK: Tensor, k_NSHK: Tensor, scale: float, at_NT: Tensor | None = None
+) -> Tensor:
+    """Causal softmax weights of queries at positions `at_NT`, [N, H, T, S]."""
+    scores_NHTS = torch.einsum("nthk,nshk->nhts", q_NTHK, k_NSHK) * scale
+    return scores_NHTS.masked_fill(later_keys(q_NTHK, k_NSHK, at_NT), -torch.inf).softmax(-1)
+
+
+def attention_mix(pattern_NHTS: Tensor, v_NSHK: Tensor) -> Tensor:
+    """z: the values weighted by the pattern, [N, H, T, S] and [N, S, H, K] -> [N, T, H, K]."""
+    return torch.einsum("nhts,nshk->nthk", pattern_NHTS, v_NSHK)
+
+
+def layernorm_delta(x_RD: Tensor, delta_RD: Tensor, gain_D: Tensor, epsilon: float) -> Tensor:
+    """Change of a LayerNorm's output when its input changes by delta (the bias cancels)."""
+    zero = torch.zeros_like(gain_D)
+    new_RD = layernorm(x_RD + delta_RD, gain_D, zero, epsilon)
+    return new_RD - layernorm(x_RD, gain_D, zero, epsilon)
+
+
+def gelu_delta(pre_RF: Tensor, delta_RF: Tensor, activation: str) -> Tensor:
+    """Change of an activation's output when its input `pre` changes by delta."""
+    function = ACTIVATIONS[activation]
+    return function(pre_RF + delta_RF) - function(pre_RF)
+
+
+def attention_delta(
+    q_NTHK: Tensor,
+    k_NSHK: Tensor,
+    v_NSHK: Tensor,
+    delta_q_NTHK: Tensor,
+    delta_k_NSHK: Tensor,
+    delta_v_NSHK: Tensor,
+    scale: float,
+    at_NT: Tensor | None = None,
+) -> Tensor:
+    """Change of z when q, k and v change, [N, T, H, K] for queries at positions `at_NT`."""
+    new = attention_pattern(q_NTHK + delta_q_NTHK, k_NSHK + delta_k_NSHK, scale, at_NT)
+    base = attention_pattern(q_NTHK, k_NSHK, scale, at_NT)
+    return attention_mix(new, v_NSHK + delta_v_NSHK) - attention_mix(base, v_NSHK)
+
+
+def head_write(delta_z_RHK: Tensor, w_o_HKD: Tensor) -> Tensor:
+    """What each head's change of z adds to the residual stream, [R, H, K] -> [R, H, D]."""
+    return torch.einsum("rhk,hkd->rhd", delta_z_RHK, w_o_HKD)
+
+
+def readout_delta(
+    x_RD: Tensor, delta_RD: Tensor, gain_D: Tensor, epsilon: float, direction_RD: Tensor
+) -> Tensor:
+    """Change of ⟨final LayerNorm, direction⟩ when the final residual changes by delta, [R]."""
+    return (layernorm_delta(x_RD, delta_RD, gain_D, epsilon) * direction_RD).sum(-1)

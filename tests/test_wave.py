@@ -1,0 +1,127 @@
+"""The fast path against the reference in float64 (error as the sweep's error is defined)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from compare import assert_sweep, sweep_error
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_models import ragged_pairs, shifted_pairs, tiny_model
+
+from ioi_fast import GPT2, GPT2Config, PromptPairs, explain, path_patch
+from ioi_fast.kernels import packed_linear
+
+# The promise is 1e-4; these models reach 5e-6. KL is second order in a difference.
+TOLERANCE = 2e-5
+GROUPS = ["2.1", "0.0", ["0.1", "mlp1"], ["mlp0", "2.2", "mlp2", "0.2"], "mlp1", ["1.0", "1.1"]]
+
+
+def compare(model: GPT2, pairs: PromptPairs, tolerance: float = TOLERANCE, **arguments) -> None:
+    truth = path_patch(model, pairs, **arguments, backend="reference", precision="fp64")
+    fast = path_patch(model, pairs, **arguments, backend="cpu")
+    assert fast.backend.startswith("cpu/") and truth.backend == "reference"
+    assert truth.values.any(), "a comparison of zeros shows nothing"
+    assert_sweep(fast.values, truth.values, tolerance)
+    assert (fast.base - truth.base).abs().max() <= 1e-5 * truth.base.abs().max().clamp(min=1)
+
+
+@pytest.mark.parametrize("between", ["mlps", "nothing"])
+@pytest.mark.parametrize("senders", ["heads", "mlps", GROUPS], ids=["heads", "mlps", "groups"])
+@pytest.mark.parametrize("prompts", [ragged_pairs, shifted_pairs], ids=["ragged", "shifted"])
+def test_every_sender(prompts, senders: object, between: str) -> None:
+    compare(tiny_model(seed=1), prompts(seed=2), senders=senders, between=between)
+
+
+@pytest.mark.parametrize("metric", ["logit_diff", "prob", "rank", "accuracy", "kl"])
+@pytest.mark.parametrize("prompts", [ragged_pairs, shifted_pairs], ids=["ragged", "shifted"])
+def test_every_metric(prompts, metric: str) -> None:
+    pairs = prompts(N=9, seed=3)
+    tolerance = 1e-4 if metric == "kl" else TOLERANCE
+    compare(tiny_model(seed=1), pairs, tolerance, senders=GROUPS, metric=metric)
+
+
+def test_a_metric_of_the_callers_own() -> None:
+    def two_best(logits: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
+        top = logits.topk(2, -1).values
+        return top[:, 0] - top[:, 1] + prompt.to(logits.dtype)
+
+    compare(tiny_model(seed=1), ragged_pairs(seed=2), 1e-4, senders=GROUPS, metric=two_best)
+
+
+@pytest.mark.parametrize("activation", ["gelu_new", "gelu", "relu"])
+@pytest.mark.parametrize("inverse", [False, True])
+def test_flags(activation: str, inverse: bool) -> None:
+    model = tiny_model(
+        seed=4,
+        activation_function=activation,
+        scale_attn_by_inverse_layer_idx=inverse,
+        tie_word_embeddings=inverse,
+        layer_norm_epsilon=1e-3,
+    )
+    compare(model, ragged_pairs(seed=5), senders="heads")
+
+
+@pytest.mark.parametrize("position", ["END", 5, torch.tensor([6, 5, 3, 6])])
+def test_positions_that_are_end_for_some_prompts(position: object) -> None:
+    compare(tiny_model(seed=1), ragged_pairs(seed=6), senders=GROUPS, position=position)
+
+
+@pytest.mark.parametrize("onednn", [True, False])
+def test_with_and_without_onednn(onednn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if onednn and not packed_linear.onednn_available():
+        pytest.skip("this build of torch has no oneDNN packed linear")
+    monkeypatch.setattr(packed_linear, "onednn_available", lambda: onednn)
+    compare(tiny_model(seed=7), ragged_pairs(seed=8), senders="heads")
+
+
+@pytest.mark.parametrize("share", [1.0, 0.6, 0.3])
+def test_memory_budget_changes_blocks_not_values(share: float) -> None:
+    model, pairs = tiny_model(seed=1), ragged_pairs(N=12, seed=9)
+    whole = explain(path_patch, model, pairs, metric="prob")
+    budget = int(whole.peak_bytes * share)
+    plan = explain(path_patch, model, pairs, metric="prob", max_memory=budget)
+    assert plan.peak_bytes <= budget
+    assert (len(plan.prompt_blocks) * len(plan.variant_blocks) > 1) == (share < 1)
+    bounded = path_patch(model, pairs, metric="prob", backend="cpu", max_memory=budget)
+    plain = path_patch(model, pairs, metric="prob", backend="cpu")
+    assert_sweep(bounded.values, plain.values, 1e-5)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_random_models_and_prompts(data: st.DataObject) -> None:
+    heads = data.draw(st.sampled_from([1, 2, 5]))
+    config = GPT2Config(
+        n_layer=data.draw(st.integers(1, 4)),
+        n_head=heads,
+        n_embd=heads * data.draw(st.sampled_from([4, 16])),
+        n_inner=data.draw(st.sampled_from([None, 7])),
+        vocab_size=31,
+        n_positions=20,
+        tie_word_embeddings=data.draw(st.booleans()),
+    )
+    model = GPT2.random(config, seed=data.draw(st.integers(0, 99)))
+    N, T = data.draw(st.integers(1, 5)), data.draw(st.integers(5, 9))
+    prompts = data.draw(st.sampled_from([ragged_pairs, shifted_pairs]))
+    pairs = prompts(N, T, 31, seed=data.draw(st.integers(0, 99)))
+    arguments = {"between": data.draw(st.sampled_from(["mlps", "nothing"]))}
+    senders = data.draw(st.sampled_from(["heads", "mlps"]))
+
+    def values(backend: str, precision: str = "fp32") -> torch.Tensor:
+        chosen = {"backend": backend, "precision": precision, **arguments}
+        return path_patch(model, pairs, senders, **chosen).values
+
+    truth = values("reference", "fp64")
+    # Widths of 4 can be ill-conditioned: there, no worse than plain torch in fp32.
+    plain = sweep_error(values("reference"), truth)
+    assert_sweep(values("cpu"), truth, max(1e-4, 2 * plain))
+
+
+def test_gpt2_small_shapes() -> None:
+    """All 144 heads and all MLPs on the real sizes, ragged, a group among them."""
+    model = GPT2.random(GPT2Config(), seed=0)
+    pairs = ragged_pairs(N=3, T=16, vocab_size=50257, seed=1)
+    some = ["0.3", "5.5", "9.9", "11.11", ["8.6", "mlp9", "8.10"], "mlp0", "mlp11"]
+    compare(model, pairs, 5e-5, senders=some)
+    compare(model, pairs, 5e-5, senders=some, between="nothing")
