@@ -11,11 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from ioi_fast.checkpoint import load
 from ioi_fast.model import GPT2
 
 # Largest difference of a logit, relative to the root mean square of the logits (never more than
@@ -148,3 +150,11 @@ def mean_largest_attention(model: GPT2LMHeadModel, tokens: Tensor) -> float:
     """Mean of the largest weight of a query, over layers, heads and queries with ≥ 4 keys."""
     patterns = torch.stack(model(tokens, output_attentions=True).attentions)
     return float(patterns[..., 3:, :].amax(-1).mean())
+
+
+def refused(source: object, *parts: object, **arguments: object) -> None:
+    """Raises unless `load` refuses with a message that holds every part."""
+    with pytest.raises(ValueError) as caught:
+        load(source, **arguments)
+    for part in parts:
+        assert str(part) in str(caught.value)

@@ -1,0 +1,162 @@
+"""Configs: the real GPT-2 files parse, and what changes the arithmetic is honoured or refused."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+
+import pytest
+import transformers
+
+from ioi_fast.config import GPT2Config
+from ioi_fast.config_json import arithmetic_settings
+from ioi_fast.tensor_names import expected_tensors
+
+# What the config.json files of these models have in common, settings of old versions included.
+COMMON = {
+    "activation_function": "gelu_new",
+    "architectures": ["GPT2LMHeadModel"],
+    "attn_pdrop": 0.1,
+    "bos_token_id": 50256,
+    "embd_pdrop": 0.1,
+    "eos_token_id": 50256,
+    "initializer_range": 0.02,
+    "layer_norm_epsilon": 1e-05,
+    "model_type": "gpt2",
+    "n_ctx": 1024,
+    "n_positions": 1024,
+    "resid_pdrop": 0.1,
+    "summary_activation": None,
+    "summary_first_dropout": 0.1,
+    "summary_proj_to_labels": True,
+    "summary_type": "cls_index",
+    "summary_use_proj": True,
+    "task_specific_params": {"text-generation": {"do_sample": True, "max_length": 50}},
+    "vocab_size": 50257,
+}
+OLD = {"n_special": 0, "predict_special_tokens": True}
+LABELS = {"_num_labels": 1, "id2label": {"0": "LABEL_0"}, "label2id": {"LABEL_0": 0}}
+# Name -> (its config.json, head width, number of weights without the tied head).
+REAL = {
+    "gpt2": ({"n_embd": 768, "n_head": 12, "n_layer": 12}, 124_439_808),
+    "gpt2-medium": ({"n_embd": 1024, "n_head": 16, "n_layer": 24, **OLD}, 354_823_168),
+    "gpt2-large": ({"n_embd": 1280, "n_head": 20, "n_layer": 36, **OLD}, 774_030_080),
+    "gpt2-xl": (
+        {"n_embd": 1600, "n_head": 25, "n_layer": 48, "output_past": True, **OLD},
+        1_557_611_200,
+    ),
+    "distilgpt2": ({"n_embd": 768, "n_head": 12, "n_layer": 6, **LABELS}, 81_912_576),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_configs_parse(name: str) -> None:
+    settings, n_weights = REAL[name]
+    config = GPT2Config.from_dict({**COMMON, **settings})
+    assert (config.n_embd, config.n_head, config.n_layer) == tuple(
+        settings[key] for key in ("n_embd", "n_head", "n_layer")
+    )
+    assert config.d_head == 64
+    assert config.d_mlp == 4 * config.n_embd
+    assert config.eos_token_id == 50256
+    assert sum(math.prod(shape) for _, shape in expected_tensors(config)) == n_weights
+
+
+def test_every_setting_of_the_installed_transformers_is_known() -> None:
+    honoured = {field.name for field in fields(GPT2Config)}
+    for field in fields(transformers.GPT2Config):
+        try:
+            arithmetic_settings({"model_type": "gpt2", field.name: object()}, honoured)
+        except ValueError as error:
+            assert "is not supported" in str(error), field.name
+
+
+def test_a_default_config_of_transformers_is_gpt2_small() -> None:
+    config = GPT2Config.from_dict(transformers.GPT2Config().to_dict())
+    assert config == GPT2Config(eos_token_id=50256)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("add_cross_attention", True),
+        ("is_encoder_decoder", True),
+        ("is_causal", False),
+        ("pruned_heads", {"0": [1]}),
+        ("quantization_config", {"bits": 4}),
+        ("auto_map", {"AutoModelForCausalLM": "other.Model"}),
+        ("per_layer_config", {"1": {"n_inner": 8}}),
+        ("transformers_weights", "other.safetensors"),
+        ("rotary_dim", 64),
+        ("attention_head_type", "multiquery"),
+        ("sliding_window", 128),
+        ("layer_norm_eps", 1e-6),
+        ("activation_function", "silu"),
+        ("activation_function", ["gelu"]),
+        ("scale_attn_weights", "false"),
+        ("scale_attn_weights", None),
+        ("scale_attn_by_inverse_layer_idx", 1),
+        ("reorder_and_upcast_attn", 0),
+        ("tie_word_embeddings", "no"),
+        ("layer_norm_epsilon", 0.0),
+        ("layer_norm_epsilon", math.nan),
+        ("layer_norm_epsilon", math.inf),
+        ("layer_norm_epsilon", "1e-5"),
+        ("n_layer", 0),
+        ("n_head", 12.0),
+        ("n_head", 7),
+        ("n_inner", -1),
+        ("n_embd", True),
+        ("vocab_size", "50257"),
+        ("n_positions", None),
+    ],
+)
+def test_what_changes_the_arithmetic_is_refused_by_name(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=name):
+        GPT2Config.from_dict({**COMMON, name: value})
+
+
+@pytest.mark.parametrize("name", ["rotary_dim", "quantization_config", "auto_map"])
+def test_a_setting_that_is_null_is_not_set(name: str) -> None:
+    assert GPT2Config.from_dict({**COMMON, name: None}) == GPT2Config.from_dict(COMMON)
+
+
+@pytest.mark.parametrize("model_type", [None, "gpt_neo", "openai-gpt", "gpt2-custom"])
+def test_other_architectures_are_refused(model_type: str | None) -> None:
+    with pytest.raises(ValueError, match=r"model_type must be 'gpt2', got"):
+        GPT2Config.from_dict({**COMMON, "model_type": model_type})
+
+
+def test_the_general_names_of_sizes_are_taken_for_gpt2s_own() -> None:
+    general = {
+        "model_type": "gpt2",
+        "hidden_size": 96,
+        "num_attention_heads": 3,
+        "num_hidden_layers": 2,
+        "max_position_embeddings": 32,
+    }
+    theirs, ours = transformers.GPT2Config(**general), GPT2Config.from_dict(general)
+    for name in ("n_embd", "n_head", "n_layer", "n_positions"):
+        assert getattr(ours, name) == getattr(theirs, name)
+    with pytest.raises(ValueError, match=r"n_head=4 contradicts n_head=3"):
+        GPT2Config.from_dict({**general, "n_head": 4})
+
+
+@pytest.mark.parametrize("eos", [None, [5, 6], 50256, -1, True])
+def test_an_end_of_text_id_outside_the_vocabulary_is_dropped(eos: object) -> None:
+    settings = {"model_type": "gpt2", "vocab_size": 100, "eos_token_id": eos}
+    assert GPT2Config.from_dict(settings).eos_token_id is None
+    assert GPT2Config.from_dict({**settings, "eos_token_id": 99}).eos_token_id == 99
+
+
+def test_an_end_of_text_id_given_by_hand_must_be_in_the_vocabulary() -> None:
+    with pytest.raises(ValueError, match="eos_token_id"):
+        GPT2Config(vocab_size=100, eos_token_id=100)
+
+
+def test_attention_scale_follows_both_flags() -> None:
+    shape = {"n_embd": 64, "n_head": 4}
+    assert GPT2Config(**shape).attention_scale(5) == 0.25
+    assert GPT2Config(**shape, scale_attn_weights=False).attention_scale(5) == 1.0
+    inverse = GPT2Config(**shape, scale_attn_by_inverse_layer_idx=True)
+    assert [inverse.attention_scale(layer) for layer in (0, 1, 3)] == [0.25, 0.125, 0.0625]
