@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 
 import torch
-from ioi_fast.kernels.reference import later_keys
 from torch import Tensor
+
+from ioi_fast.kernels.reference import later_keys
 
 # gelu_new(x) = x·σ(a) with a = 2√(2/π)·(x + 0.044715·x³).
 _LINEAR = 2 * math.sqrt(2 / math.pi)
@@ -51,7 +52,7 @@ def gelu_delta(pre_RF: Tensor, delta_RF: Tensor, activation: str) -> Tensor:
 def _tanh_gelu_delta(x: Tensor, delta: Tensor) -> Tensor:
     """δ·σ(a) + (x + δ)·δσ, where δσ follows from b = δa without cancellation:
 
-    with p = σ(a) for b > 0 and σ(−a) otherwise, |δσ| = σ(a)·σ(−a)·E/(1 + p·E), E = exp(|b|) − 1.
+    δσ = σ(a)·σ(−a)·(exp(b) − 1)/(σ(−a) + σ(a)·exp(b)), exp(b) − 1 = tanh(b/2)·(exp(b) + 1).
     """
     exact_a = x * (_LINEAR + _CUBIC * x.square())
     a = exact_a.clamp(-_SATURATED, _SATURATED)
@@ -60,10 +61,9 @@ def _tanh_gelu_delta(x: Tensor, delta: Tensor) -> Tensor:
     b = torch.addcmul(3 * _CUBIC * x, delta, torch.full((), _CUBIC, dtype=x.dtype))
     b = b.mul_(delta).add_(_LINEAR + 3 * _CUBIC * x.square()).mul_(delta).add_(exact_a - a)
     b = torch.clamp(b, -_SATURATED - a, _SATURATED - a)
-    side = torch.where(b > 0, sigma, opposite)
-    E = torch.expm1(b.abs())
-    change = torch.addcmul(torch.ones((), dtype=x.dtype), side, E)
-    change = E.mul_(sigma * opposite).div_(change).copysign_(b)
+    exp_b = torch.exp(b)
+    denominator = torch.addcmul(opposite, exp_b, sigma)
+    change = exp_b.add_(1).mul_(b.mul_(0.5).tanh_()).mul_(sigma * opposite).div_(denominator)
     return change.mul_(x + delta).addcmul_(delta, sigma)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from compare import assert_sweep, sweep_error
+from compare import assert_sweep
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import ragged_pairs, shifted_pairs, tiny_model
 
 from ioi_fast import GPT2, GPT2Config, PromptPairs, explain, path_patch
+from ioi_fast.agreement import sweep_error
 from ioi_fast.kernels import packed_linear
 
 # The promise is 1e-4; these models reach 5e-6. KL is second order in a difference.
