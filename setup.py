@@ -39,11 +39,18 @@ setup(
         "ninja>=1.11",
     ],
     extras_require=EXTRAS,
-    packages=["ioi_fast", "ioi_fast.demo", "ioi_fast.ioi", "ioi_fast.report", "ioi_fast.kernels"],
+    packages=[
+        "ioi_fast",
+        "ioi_fast.commands",
+        "ioi_fast.demo",
+        "ioi_fast.ioi",
+        "ioi_fast.kernels",
+        "ioi_fast.report",
+    ],
     package_dir={"ioi_fast": "ioi_fast", "ioi_fast.kernels": "kernels"},
     package_data={
         "ioi_fast.demo": ["checkpoint/*"],
-        "ioi_fast.report": ["*.html"],
+        "ioi_fast.report": ["page.html", "page.css", "page.js"],
     },
     entry_points={"console_scripts": ["ioi-fast = ioi_fast.cli:main"]},
 )

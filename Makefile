@@ -1,0 +1,74 @@
+# Every target works from a bare clone: the environment .venv is made on first use, from the
+# versions pinned in constraints.txt, and brought up to date when they or setup.py change.
+#
+#   PYTHON=python3.12             the interpreter that .venv is made with (3.11 or newer)
+#   TORCH_INDEX=https://…/cpu     where torch alone is taken from, such as a CPU build of it
+#   ARGS="-k prompts"             further arguments of the demo, pytest or the benchmarks
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# Progress bars for a person who waits for torch, silence in a log.
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input $(if $(MAKE_TERMOUT),,--quiet)
+
+# torch finds ninja, which compiles the CPU kernels, through PATH only.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint bench clean
+
+help:
+	@echo "make setup      make .venv with the pinned versions (PYTHON=, TORCH_INDEX=)"
+	@echo "make demo       which heads of the bundled model carry the answer: a table and out/"
+	@echo "make test       the tests, a few minutes"
+	@echo "make test-slow  the tests that take minutes each or need a peer library"
+	@echo "make lint       ruff check and ruff format --check"
+	@echo "make bench      the benchmarks"
+	@echo "make clean      remove .venv and everything that was built"
+
+setup: $(STAMP)
+	@:
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "ioi_fast needs Python 3.11 or newer; $(PYTHON) is: $$($(PYTHON) --version 2>&1)"; \
+	  echo "name another one, such as: make setup PYTHON=python3.12"; \
+	  exit 1; } >&2
+	@$(PYTHON) -m venv $(VENV) || { \
+	  rm -rf $(VENV); \
+	  echo "$(PYTHON) -m venv failed (on Debian and Ubuntu: apt install python3-venv)"; \
+	  exit 1; } >&2
+
+# Without build isolation, so that setuptools is the pinned one as well.
+$(STAMP): setup.py pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing into $(VENV) (once; torch is large)"
+	@$(PIP) install -c constraints.txt setuptools
+	@if [ -n "$(TORCH_INDEX)" ]; then \
+	  $(PIP) install -c constraints.txt --no-deps --index-url "$(TORCH_INDEX)" torch; fi
+	@$(PIP) install -c constraints.txt --no-build-isolation -e ".[dev]"
+	@touch $@
+
+demo: setup
+	@ioi-fast demo --out out/ $(ARGS)
+
+# The script and not "python -m pytest", which would put the folder kernels/ on the module path.
+test: setup
+	@pytest -rs $(ARGS)
+
+test-slow: setup
+	@pytest -rs -m slow $(ARGS)
+
+lint: setup
+	@ruff check .
+	@ruff format --check .
+
+bench: setup
+	@python -m benchmarks.run $(ARGS)
+
+clean:
+	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks

@@ -1,0 +1,24 @@
+"""The roof: what this machine's matrix products reach, measured in the same process."""
+
+from __future__ import annotations
+
+import statistics
+import time
+
+import torch
+
+from ioi_fast.kernels.packed_linear import PackedLinear
+
+ROWS, IN, OUT = 2304, 768, 3072
+
+
+def matrix_rate(repeats: int = 20) -> float:
+    """FLOP/s: median of `repeats` packed fp32 products of 2304×768×3072."""
+    rows, product = torch.randn(ROWS, IN), PackedLinear(torch.randn(IN, OUT), torch.randn(OUT))
+    product(rows)
+    seconds = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        product(rows)
+        seconds.append(time.perf_counter() - begun)
+    return 2 * ROWS * IN * OUT / statistics.median(seconds)

@@ -1,0 +1,64 @@
+"""Results as files: one JSON per machine, and the README's table made from it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import statistics
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+README = Path(__file__).parents[1] / "README.md"
+BEGIN, END = "<!-- speed: begin -->", "<!-- speed: end -->"
+
+
+def machine() -> str:
+    """A name for this machine: the CPU as the kernel calls it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        text = ""
+    found = re.search(r"model name\s*:\s*(.+)", text)
+    return (found[1] if found else platform.processor() or platform.machine()).strip()
+
+
+def read(path: Path) -> dict:
+    """A results file; raises ValueError when it is not one."""
+    found = json.loads(path.read_text())
+    if not isinstance(found, dict) or "jobs" not in found:
+        raise ValueError(f"{path} is not a results file")
+    return found
+
+
+def table(results: dict) -> str:
+    """The table of speed and error in Markdown."""
+    lines = [
+        "| job | ours | peer | times faster | error | of the floor |",
+        "|---|---|---|---|---|---|",
+    ]
+    for job in results["jobs"]:
+        ours = statistics.median(job["seconds"])
+        lines.append(
+            f"| {job['job']} | {ours:.2f} s ({job['backend']}, {job['precision']}) "
+            f"| {statistics.median(job['peer_seconds_a_sender']):.2f} s a sender: {job['peer']} "
+            f"| **{job['ratio']:.0f}×** | {job['error']:.0e} | {job['efficiency']:.0%} |"
+        )
+    facts = results["machine"]
+    lines += [
+        "",
+        f"Measured by `make bench` on {facts['threads']} threads of {facts['cpu']}, torch "
+        f"{facts['torch']}, transformers {facts['transformers']}, commit {facts['commit']}; "
+        "medians of alternating runs. Error: against the reference in float64. Floor: "
+        f"unavoidable FLOPs over the matrix rate of the same run "
+        f"({results['jobs'][0]['matrix_rate'] / 1e9:.0f} GFLOP/s).",
+    ]
+    return "\n".join(lines)
+
+
+def into_readme(text: str, results: dict) -> str:
+    """The README with its table made anew; raises ValueError when the marks are missing."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise ValueError(f"README must hold {BEGIN} and {END} once each")
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n{table(results)}\n{END}{rest.split(END)[1]}"

@@ -1,0 +1,79 @@
+"""`make bench`: runs the jobs, prints their table and writes the results of this machine.
+
+With --readme the README's table is made from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from ioi_fast.revision import revision
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+import results  # noqa: E402
+
+
+def main() -> int:
+    """Runs the benchmarks; returns pytest's exit status."""
+    parser = argparse.ArgumentParser(prog="benchmarks.run", description=__doc__)
+    parser.add_argument("--threads", type=int, default=None, help="threads (default: torch's own)")
+    parser.add_argument("--out", type=Path, help="results file (default: benchmarks/results/…)")
+    parser.add_argument("--readme", action="store_true", help="put the table into README.md")
+    parser.add_argument("-k", dest="only", default="", help="only benchmarks that match")
+    chosen = parser.parse_args()
+    threads = chosen.threads or torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "raw.json"
+        status = _run_pytest(raw, threads, chosen.only)
+        if status != 0:
+            return status
+        jobs = [case["extra_info"] for case in json.loads(raw.read_text())["benchmarks"]]
+    found = {"machine": _machine(threads), "jobs": jobs}
+    print(results.table(found))
+    path = chosen.out or results.RESULTS / f"{_slug(found['machine']['cpu'])}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(found, indent=1) + "\n")
+    print(f"\nresults written: {path}")
+    if chosen.readme:
+        results.README.write_text(results.into_readme(results.README.read_text(), found))
+    return 0
+
+
+def _run_pytest(raw: Path, threads: int, only: str) -> int:
+    options = ["-o", "python_files=bench_*.py", "-o", "python_functions=bench_*", "-m", ""]
+    options += ["--benchmark-json", str(raw), "--benchmark-disable-gc", "-o", "timeout=0"]
+    command = [sys.executable, "-m", "pytest", str(HERE), *options, "-k", only]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    return subprocess.run(command, env=environment, cwd=HERE.parent, check=False).returncode
+
+
+def _machine(threads: int) -> dict[str, object]:
+    return {
+        "cpu": results.machine(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+        "transformers": version("transformers"),
+        "ioi_fast": version("ioi_fast"),
+        "commit": revision(),
+    }
+
+
+def _slug(text: str) -> str:
+    return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,47 @@
+"""`ioi-fast`: the command line; every command is a file of ioi_fast/commands."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit status: 0 done, 1 a check failed, 2 bad input, 130 ^C."""
+    # Loaded here: `ioi-fast --version` should not wait for torch.
+    parser = argparse.ArgumentParser(
+        prog="ioi-fast", description="Exact path patching of GPT-2 in one batched wave."
+    )
+    parser.add_argument("--version", action="version", version=f"ioi-fast {version('ioi_fast')}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_commands(commands)
+    chosen = parser.parse_args(arguments)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return chosen.run(chosen)
+    except (ValueError, TypeError, RuntimeError, ImportError, OSError) as error:
+        print(f"ioi-fast {chosen.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nioi-fast {chosen.command}: stopped; nothing was written half", file=sys.stderr)
+        return 130
+
+
+def _add_commands(commands: argparse._SubParsersAction) -> None:
+    from ioi_fast.commands import demo, doctor, path_patch
+
+    demo.add_parser(commands)
+    path_patch.add_parser(commands)
+    doctor.add_parser(commands)
+
+
+def _show_warning(message: Warning | str, *where: object, **more: object) -> None:
+    print(f"note: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The commands of `ioi-fast`, one file each."""

@@ -1,0 +1,64 @@
+"""`ioi-fast demo`: which heads of a trained model carry the answer, and is fast equal to slow?"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from ioi_fast.commands import options
+from ioi_fast.commands.demo_study import run_study
+from ioi_fast.report.atomic import write_text
+from ioi_fast.report.demo_page import demo_figures, demo_page
+from ioi_fast.report.figures import BarList, HeatMap, Table
+from ioi_fast.report.page import write_page
+from ioi_fast.report.terminal import print_bars, print_heat_map, print_table
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Adds the command and its options."""
+    parser = commands.add_parser(
+        "demo",
+        help="path patching of every head of the bundled model, checked against the slow way",
+        description="Path patching of every head, then of the heads behind the strongest movers, "
+        "with what each attends to, and a check of the fast answer against the slow one.",
+    )
+    options.add_inputs(parser, n=64)
+    options.add_running(parser)
+    parser.add_argument(
+        "--checks", type=options.positive, default=6, help="senders rebuilt by the reference"
+    )
+    parser.add_argument("--out", default="out", metavar="DIR", help="folder of report.html (out)")
+    parser.add_argument("--json", metavar="FILE", help="write all figures")
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the study, prints it and writes the page; returns 1 when fast and slow differ."""
+    model = options.read_model(arguments)
+    pairs = options.read_prompts(arguments, model)
+    study = run_study(
+        model,
+        pairs,
+        checks=arguments.checks,
+        seed=arguments.seed,
+        backend=arguments.backend,
+        precision=arguments.precision,
+        threads=arguments.threads,
+        progress=options.progress(arguments),
+    )
+    page = demo_page(study)
+    for section in page.sections:
+        _print(section)
+    print(study.verdict)
+    print(f"report written: {write_page(page, Path(arguments.out) / 'report.html')}")
+    if arguments.json:
+        figures = json.dumps(demo_figures(study), indent=1, allow_nan=False)
+        print(f"figures written: {write_text(arguments.json, figures)}")
+    return 0 if study.agrees else 1
+
+
+def _print(section: object) -> None:
+    printers = {HeatMap: print_heat_map, BarList: print_bars, Table: print_table}
+    if type(section) in printers:
+        printers[type(section)](section)

@@ -1,0 +1,91 @@
+"""Options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+
+from ioi_fast.backends import BACKENDS, PRECISIONS
+from ioi_fast.checkpoint import load
+from ioi_fast.ioi.dataset import ioi_prompts
+from ioi_fast.model import GPT2
+from ioi_fast.prompt_files import load_prompts
+from ioi_fast.prompts import PromptPairs
+
+_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
+
+
+def add_inputs(parser: argparse.ArgumentParser, n: int) -> None:
+    """--model, --prompts and how prompts are drawn."""
+    inputs = parser.add_argument_group("model and prompts")
+    inputs.add_argument(
+        "--model",
+        default="demo",
+        metavar="MODEL",
+        help="'demo' (bundled), a directory with config.json and *.safetensors, or a hub id",
+    )
+    inputs.add_argument("--n", type=positive, default=n, help=f"prompts (default {n})")
+    inputs.add_argument("--seed", type=int, default=0, help="seed of the prompts (default 0)")
+    inputs.add_argument(
+        "--forms", default="mixed14", choices=("mixed14", "all30"), help="templates (mixed14)"
+    )
+    inputs.add_argument("--bos", action="store_true", help="begin every prompt with <|endoftext|>")
+
+
+def add_running(parser: argparse.ArgumentParser) -> None:
+    """--backend, --precision, --threads and --quiet."""
+    running = parser.add_argument_group("running")
+    running.add_argument("--backend", default="auto", choices=BACKENDS)
+    running.add_argument("--precision", default="fp32", choices=PRECISIONS)
+    running.add_argument("--threads", type=positive, default=None, help="threads of torch")
+    running.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def read_model(arguments: argparse.Namespace) -> GPT2:
+    """The model that --model names; raises ValueError when it can't read text."""
+    model = load(arguments.model)
+    if model.tokenizer is None:
+        raise ValueError(
+            f"--model {arguments.model}: the checkpoint has no tokenizer.json (or vocab.json and "
+            "merges.txt), so prompts can't be tokenized"
+        )
+    return model
+
+
+def read_prompts(arguments: argparse.Namespace, model: GPT2) -> PromptPairs:
+    """The prompts that the options ask for."""
+    if getattr(arguments, "prompts", None):
+        return load_prompts(arguments.prompts, model.tokenizer, prepend_bos=arguments.bos)
+    return ioi_prompts(
+        model.tokenizer,
+        n=arguments.n,
+        seed=arguments.seed,
+        forms=arguments.forms,
+        prepend_bos=arguments.bos,
+    )
+
+
+def progress(arguments: argparse.Namespace) -> bool:
+    """Whether progress bars are wanted."""
+    return not arguments.quiet and sys.stderr.isatty()
+
+
+def positive(text: str) -> int:
+    """A positive integer, for argparse."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a positive integer, got {text!r}")
+    return value
+
+
+def memory(text: str) -> int:
+    """Bytes from 500M or 2G (powers of 1024), for argparse."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)(?:i?b)?", text.strip().lower())
+    size = int(float(match[1]) * _UNITS[match[2]]) if match else 0
+    if size < 1:
+        raise argparse.ArgumentTypeError(f"expected a size like 500M or 2G, got {text!r}")
+    return size
