@@ -125,11 +125,11 @@ def _attention_table(study: Study) -> Table:
     for index, head in enumerate(study.heads):
         weights = dict(_by_role(study, index))
         kind = "mover" if head in study.movers else "behind a mover"
-        rows.append([head, kind, *(round(weights[role], 3) for role in roles)])
+        rows.append([kind, head, *(round(weights[role], 3) for role in roles)])
     return Table(
         title="What each found head attends to",
         caption="Mean attention from END to the token of each role.",
-        columns=["head", "found as", *roles],
+        columns=["found as", "head", *roles],
         rows=rows,
     )
 
