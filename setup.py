@@ -50,6 +50,7 @@ setup(
     package_dir={"ioi_fast": "ioi_fast", "ioi_fast.kernels": "kernels"},
     package_data={
         "ioi_fast.demo": ["checkpoint/*"],
+        "ioi_fast.kernels": ["cpu/*.cpp", "cpu/*.h"],
         "ioi_fast.report": ["page.html", "page.css", "page.js"],
     },
     entry_points={"console_scripts": ["ioi-fast = ioi_fast.cli:main"]},

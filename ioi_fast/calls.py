@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from ioi_fast import reference_backend, wave_backend
+from ioi_fast import ops, reference_backend, wave_backend
 from ioi_fast.ablation_source import check_source
 from ioi_fast.backends import Choice, choose, why_not_cpu
 from ioi_fast.interventions import (
@@ -21,7 +21,6 @@ from ioi_fast.interventions import (
 )
 from ioi_fast.metrics import Metric, check_metric
 from ioi_fast.model import GPT2
-from ioi_fast.ops import cpu_ops
 from ioi_fast.plan import PathPlan
 from ioi_fast.prompts import PromptPairs
 from ioi_fast.reference_backend import Outcome
@@ -97,9 +96,10 @@ def _run_path_patch(
 ) -> tuple[Outcome, str]:
     if choice.backend == "cpu":
         work = wave_backend.plan(model, pairs, patch, metric, max_memory)
-        ops = cpu_ops()
+        table = ops.cpu()
         with bar(work.steps, "path patch", progress) as advance:
-            return wave_backend.path_patch(model, pairs, work, metric, ops, advance), ops.backend
+            outcome = wave_backend.path_patch(model, pairs, work, metric, table, advance)
+        return outcome, table.backend
     exact = _reference(model, choice)
     with bar(len(patch.senders), "path patch", progress) as advance:
         return reference_backend.path_patch(exact, pairs, patch, metric, advance), "reference"

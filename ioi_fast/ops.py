@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 
 from torch import Tensor
 
-from ioi_fast.kernels import cpu
+from ioi_fast.kernels import cpu_ops, torch_ops
+from ioi_fast.kernels.build import BuildError, load_kernels
 
 Op = Callable[..., Tensor]
 
@@ -23,14 +26,23 @@ class Ops:
     head_write: Op
     readout_delta: Op
 
+    @classmethod
+    def of(cls, backend: str, module: ModuleType) -> Ops:
+        """The table of a module that has every operation by its name."""
+        names = [name for name in cls.__slots__ if name != "backend"]
+        return cls(backend, *(getattr(module, name) for name in names))
 
-def cpu_ops() -> Ops:
-    """The operations on a CPU."""
-    return Ops(
-        backend="cpu/torch",
-        layernorm_delta=cpu.layernorm_delta,
-        gelu_delta=cpu.gelu_delta,
-        attention_delta=cpu.attention_delta,
-        head_write=cpu.head_write,
-        readout_delta=cpu.readout_delta,
-    )
+
+def plain_torch() -> Ops:
+    """The operations on a CPU without compiled kernels."""
+    return Ops.of("cpu/torch", torch_ops)
+
+
+def cpu() -> Ops:
+    """The operations on a CPU: C++ kernels, or torch with a warning that says why."""
+    try:
+        load_kernels()
+    except BuildError as reason:
+        warnings.warn(f"ioi_fast runs without its C++ kernels, slower: {reason}", stacklevel=4)
+        return plain_torch()
+    return Ops.of("cpu/c++", cpu_ops)

@@ -1,12 +1,15 @@
-"""The difference forms against the reference definitions in float64, at every size of δ."""
+"""The difference forms, in C++ and in torch, against the definitions in float64."""
 
 from __future__ import annotations
+
+from types import ModuleType
 
 import pytest
 import torch
 from compare import assert_close
 
-from ioi_fast.kernels import cpu, reference
+from ioi_fast.kernels import cpu_ops, reference, torch_ops
+from ioi_fast.kernels.build import load_kernels
 
 SIZES = [3.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-5]
 # fp32 rounds each operand once (6e-8); sums over a row and the final scale add a few of those.
@@ -18,63 +21,72 @@ def normal(*shape: int, seed: int, size: float = 1.0) -> torch.Tensor:
     return size * torch.randn(shape, generator=generator)
 
 
-def check(op: str, *inputs: object, tolerance: float = TOLERANCE) -> None:
+@pytest.fixture(params=["c++", "torch"])
+def form(request: pytest.FixtureRequest) -> ModuleType:
+    """The module of one form of the operations; a machine without a compiler fails loudly."""
+    if request.param == "torch":
+        return torch_ops
+    load_kernels()
+    return cpu_ops
+
+
+def check(form: ModuleType, op: str, *inputs: object, tolerance: float = TOLERANCE) -> None:
     exact = [x.double() if isinstance(x, torch.Tensor) else x for x in inputs]
     truth = getattr(reference, op)(*exact)
-    assert_close(getattr(cpu, op)(*inputs), truth, tolerance, what=op)
+    assert_close(getattr(form, op)(*inputs), truth, tolerance, what=op)
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("shape", [(3, 7, 11), (1, 5), (2, 1, 768)])
-def test_layernorm_delta(shape: tuple[int, ...], size: float) -> None:
+def test_layernorm_delta(shape: tuple[int, ...], size: float, form: ModuleType) -> None:
     x, gain = normal(*shape[-2:], seed=1) * 3 + 0.5, normal(shape[-1], seed=2)
-    check("layernorm_delta", x, normal(*shape, seed=3, size=size), gain, 1e-5)
+    check(form, "layernorm_delta", x, normal(*shape, seed=3, size=size), gain, 1e-5)
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("activation", sorted(reference.ACTIVATIONS))
-def test_gelu_delta(activation: str, size: float) -> None:
+def test_gelu_delta(activation: str, size: float, form: ModuleType) -> None:
     pre, delta = normal(5, 1001, seed=4, size=2), normal(3, 5, 1001, seed=5, size=size)
-    check("gelu_delta", pre, delta, activation, tolerance=2e-6)
+    check(form, "gelu_delta", pre, delta, activation, tolerance=2e-6)
 
 
 @pytest.mark.parametrize("activation", sorted(reference.ACTIVATIONS))
-def test_gelu_delta_far_from_zero(activation: str) -> None:
+def test_gelu_delta_far_from_zero(activation: str, form: ModuleType) -> None:
     """Saturated on either side, crossing from one to the other, and coming back."""
     ends = torch.tensor([-300.0, -30.0, -12.0, -9.0, -5.0, 0.0, 5.0, 9.0, 12.0, 30.0, 300.0])
     pre = ends.repeat_interleave(len(ends))[None]
     delta = (ends.repeat(len(ends)) - pre[0])[None]
-    check("gelu_delta", pre, delta, activation, tolerance=1e-6)
+    check(form, "gelu_delta", pre, delta, activation, tolerance=1e-6)
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("T", [1, 2, 15, 16, 17, 33])
-def test_attention_delta(T: int, size: float) -> None:
+def test_attention_delta(T: int, size: float, form: ModuleType) -> None:
     shape = (2, T, 3, 8)
     base = [normal(*shape, seed=seed, size=2) for seed in (6, 7, 8)]
     delta = [normal(*shape, seed=seed, size=size) for seed in (9, 10, 11)]
-    check("attention_delta", *base, *delta, 8**-0.5, tolerance=5e-6)
+    check(form, "attention_delta", *base, *delta, 8**-0.5, tolerance=5e-6)
 
 
-def test_attention_delta_from_a_weight_that_underflows() -> None:
+def test_attention_delta_from_a_weight_that_underflows(form: ModuleType) -> None:
     """A key whose base weight is 0 in fp32 takes all of the new attention."""
     q = torch.ones(1, 2, 1, 1)
     k = torch.tensor([0.0, 300.0]).view(1, 2, 1, 1)
     v = torch.tensor([1.0, -1.0]).view(1, 2, 1, 1)
     delta_k = torch.tensor([400.0, 0.0]).view(1, 2, 1, 1)
     zero = torch.zeros_like(q)
-    check("attention_delta", q, k, v, zero, delta_k, zero, 1.0)
+    check(form, "attention_delta", q, k, v, zero, delta_k, zero, 1.0)
 
 
-def test_head_write() -> None:
-    check("head_write", normal(7, 3, 5, seed=12), normal(3, 5, 11, seed=13))
+def test_head_write(form: ModuleType) -> None:
+    check(form, "head_write", normal(7, 3, 5, seed=12), normal(3, 5, 11, seed=13))
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_readout_delta(size: float) -> None:
+def test_readout_delta(size: float, form: ModuleType) -> None:
     x, gain, direction = normal(5, 13, seed=14), normal(13, seed=15), normal(5, 13, seed=16)
     delta = normal(3, 5, 13, seed=17, size=size)
-    check("readout_delta", x, delta, gain, 1e-5, direction, tolerance=5e-6)
+    check(form, "readout_delta", x, delta, gain, 1e-5, direction, tolerance=5e-6)
 
 
 def test_subtracting_at_the_end_would_fail() -> None:
@@ -84,3 +96,50 @@ def test_subtracting_at_the_end_would_fail() -> None:
     with pytest.raises(AssertionError):
         plain = reference.gelu_delta(pre, delta, "gelu_new")
         assert_close(plain, truth, TOLERANCE, what="plain subtraction")
+
+
+def test_nan_is_not_lost(form: ModuleType) -> None:
+    pre, delta = normal(2, 40, seed=1), normal(2, 40, seed=2)
+    delta[1, 7] = torch.nan
+    out = form.gelu_delta(pre, delta, "gelu_new")
+    assert out.isnan().nonzero().tolist() == [[1, 7]]
+    out = form.layernorm_delta(pre, delta, torch.ones(40), 1e-5)
+    assert out[1].isnan().all() and not out[0].isnan().any()
+
+
+def test_no_change_is_exactly_none(form: ModuleType) -> None:
+    pre, none = normal(3, 300, seed=1, size=5), torch.zeros(2, 3, 300)
+    assert not form.gelu_delta(pre, none, "gelu_new").any()
+    assert not form.layernorm_delta(pre, none, torch.ones(300), 1e-5).any()
+
+
+def test_strided_and_empty_inputs(form: ModuleType) -> None:
+    pre, delta = normal(600, 5, seed=3).T, normal(5, 600, 3, seed=4).movedim(2, 0)
+    assert not pre.is_contiguous() and not delta.is_contiguous()
+    check(form, "gelu_delta", pre, delta, "gelu_new")
+    check(form, "layernorm_delta", pre, delta, normal(600, seed=5), 1e-5)
+    assert form.gelu_delta(pre, delta[:0], "gelu_new").shape == (0, 5, 600)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_do_not_change_a_bit(threads: int, form: ModuleType) -> None:
+    pre, delta = normal(7, 700, seed=6), normal(3, 7, 700, seed=7)
+    expected = form.gelu_delta(pre, delta, "gelu_new")
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert torch.equal(form.gelu_delta(pre, delta, "gelu_new"), expected)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    ("pre", "delta"),
+    [((3, 8), (2, 4, 8)), ((3, 8), (2, 3, 9)), ((8,), (3, 8)), ((3, 8), (8,))],
+)
+def test_shapes_that_do_not_fit_are_refused(pre: tuple, delta: tuple) -> None:
+    load_kernels()
+    with pytest.raises(RuntimeError, match=r"base must be|delta must be"):
+        cpu_ops.gelu_delta(torch.zeros(pre), torch.zeros(delta), "gelu_new")
+    with pytest.raises(RuntimeError, match="must be float32"):
+        cpu_ops.gelu_delta(torch.zeros(3, 8).double(), torch.zeros(2, 3, 8), "gelu_new")

@@ -1,4 +1,4 @@
-"""The operations in difference form for CPUs, in plain torch: what runs where no compiler is.
+"""The operations in difference form in plain torch: what runs where there is no compiler.
 
 Same names and meaning as in the reference, but f(base + δ) − f(base) is never formed by subtracting
 two nearly equal numbers, so that the error follows the size of δ. Base tensors broadcast over the

@@ -1,0 +1,105 @@
+"""Building the C++ kernels: the cache, its key, faults, and life without a compiler."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from compare import assert_sweep
+from small_models import ragged_pairs, tiny_model
+
+from ioi_fast import ops, path_patch
+from ioi_fast.kernels import build
+
+PROGRAM = """
+import torch
+from ioi_fast.kernels.build import BuildError, load_kernels
+try:
+    load_kernels()
+except BuildError as reason:
+    print("BuildError:", reason)
+else:
+    print("built", torch.ops.ioi_fast.gelu_delta(torch.zeros(1, 1), torch.zeros(1, 1)).item())
+"""
+
+
+def in_fresh_process(**environment: str) -> str:
+    run = subprocess.run(
+        [sys.executable, "-P", "-c", PROGRAM],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=True,
+    )
+    return run.stdout.strip()
+
+
+def test_a_build_is_kept_and_used_again(tmp_path: Path) -> None:
+    # Without ninja on PATH: the one of the environment is found all the same.
+    bare = {build.CACHE_VARIABLE: str(tmp_path), "PATH": "/usr/local/bin:/usr/bin:/bin"}
+    assert in_fresh_process(**bare) == "built 0.0"
+    (library,) = tmp_path.rglob("*.so")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["kernels"]
+    assert [p.name for p in (tmp_path / "kernels").iterdir()] == [library.parent.name]
+    made = library.stat().st_mtime_ns
+    assert in_fresh_process(**bare) == "built 0.0"
+    assert library.stat().st_mtime_ns == made
+
+
+def test_a_missing_compiler_is_a_reason(tmp_path: Path) -> None:
+    said = in_fresh_process(CXX="no-such-compiler", **{build.CACHE_VARIABLE: str(tmp_path)})
+    assert said.startswith("BuildError: no C++ compiler found")
+
+
+def test_a_compiler_that_fails_is_a_reason_and_leaves_nothing(tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\necho 'this compiler is broken' >&2\nexit 1\n")
+    broken.chmod(0o755)
+    cache = tmp_path / "cache"
+    said = in_fresh_process(CXX=str(broken), **{build.CACHE_VARIABLE: str(cache)})
+    assert said.startswith("BuildError: compiling failed")
+    assert list((cache / "kernels").iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_is_a_reason(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    said = in_fresh_process(**{build.CACHE_VARIABLE: str(tmp_path / "file")})
+    assert said.startswith("BuildError:") and build.CACHE_VARIABLE in said
+
+
+def test_the_key_names_everything_that_changes_the_binary(monkeypatch) -> None:
+    compiler = build.find_compiler()
+    assert compiler is not None
+    plain = build.build_key(compiler)
+    assert build.build_key(compiler) == plain
+    monkeypatch.setattr(build, "flags", lambda: ["-O0"])
+    other_flags = build.build_key(compiler)
+    monkeypatch.undo()
+    monkeypatch.setattr(torch, "__version__", "0.0")
+    other_torch = build.build_key(compiler)
+    monkeypatch.undo()
+    monkeypatch.setattr(build, "SOURCES", ("vector_math.h",))
+    other_source = build.build_key(compiler)
+    assert len({plain, other_flags, other_torch, other_source}) == 4
+
+
+def test_without_a_compiler_the_same_results_and_one_line(monkeypatch) -> None:
+    model, pairs = tiny_model(seed=1), ragged_pairs(seed=2)
+    compiled = path_patch(model, pairs, backend="cpu")
+    assert compiled.backend == "cpu/c++"
+
+    def refuse() -> None:
+        raise build.BuildError("no C++ compiler found")
+
+    monkeypatch.setattr(ops, "load_kernels", refuse)
+    with pytest.warns(
+        UserWarning, match="without its C\\+\\+ kernels.*no C\\+\\+ compiler"
+    ) as seen:
+        plain = path_patch(model, pairs, backend="cpu")
+    assert len(seen) == 1 and plain.backend == "cpu/torch"
+    assert_sweep(plain.values, compiled.values, 1e-5)
