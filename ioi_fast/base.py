@@ -106,18 +106,18 @@ class CleanRun:
         return x.unflatten(-1, (self.model.config.n_head, self.model.config.d_head))
 
     def _mlp(self, layer: int, resid_mid: Tensor) -> tuple[Tensor, Tensor]:
+        """Input of the activation and output of the MLP, rows [R, D] -> [R, F], [R, D]."""
         config, block = self.model.config, self.model.weights.blocks[layer]
         activation = reference.ACTIVATIONS[config.activation_function]
-        pre = resid_mid.new_empty(len(resid_mid), config.d_mlp)
-        out = torch.empty_like(resid_mid)
+        pres, outs = [], []
         # In tiles, so that the hidden layer is still in cache when it is multiplied again.
         for rows in tiles(len(resid_mid), ROWS_PER_TILE):
             normed = _layernorm(
                 resid_mid[rows], block.ln_2_gain, block.ln_2_bias, config.layer_norm_epsilon
             )
-            pre[rows] = self.packed.linear(layer, "mlp_in")(normed)
-            out[rows] = self.packed.linear(layer, "mlp_out")(activation(pre[rows]))
-        return pre, out
+            pres.append(self.packed.linear(layer, "mlp_in")(normed))
+            outs.append(self.packed.linear(layer, "mlp_out")(activation(pres[-1])))
+        return joined(pres), joined(outs)
 
 
 def _layernorm(x: Tensor, gain: Tensor, bias: Tensor, epsilon: float) -> Tensor:
@@ -127,3 +127,8 @@ def _layernorm(x: Tensor, gain: Tensor, bias: Tensor, epsilon: float) -> Tensor:
 def tiles(total: int, size: int) -> list[slice]:
     """Slices of at most `size` that cover 0..total."""
     return [slice(start, min(start + size, total)) for start in range(0, total, size)]
+
+
+def joined(parts: list[Tensor]) -> Tensor:
+    """Row blocks one under another; a single block is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)

@@ -8,17 +8,12 @@ import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from ioi_fast.commands import demo, doctor, path_patch
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status: 0 done, 1 a check failed, 2 bad input, 130 ^C."""
-    # Loaded here: `ioi-fast --version` should not wait for torch.
-    parser = argparse.ArgumentParser(
-        prog="ioi-fast", description="Exact path patching of GPT-2 in one batched wave."
-    )
-    parser.add_argument("--version", action="version", version=f"ioi-fast {version('ioi_fast')}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_commands(commands)
-    chosen = parser.parse_args(arguments)
+    chosen = parser().parse_args(arguments)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
@@ -31,12 +26,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _add_commands(commands: argparse._SubParsersAction) -> None:
-    from ioi_fast.commands import demo, doctor, path_patch
-
-    demo.add_parser(commands)
-    path_patch.add_parser(commands)
-    doctor.add_parser(commands)
+def parser() -> argparse.ArgumentParser:
+    """The parser of `ioi-fast` with all its commands."""
+    whole = argparse.ArgumentParser(
+        prog="ioi-fast", description="Exact path patching of GPT-2 in one batched wave."
+    )
+    whole.add_argument("--version", action="version", version=f"ioi-fast {version('ioi_fast')}")
+    commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in (demo, path_patch, doctor):
+        command.add_parser(commands)
+    return whole
 
 
 def _show_warning(message: Warning | str, *where: object, **more: object) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ioi_fast.base import CleanRun, Grid, LayerState, tiles
+from ioi_fast.base import CleanRun, Grid, LayerState, joined, tiles
 from ioi_fast.model import GPT2, split_heads
 from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
@@ -104,12 +104,12 @@ class DifferenceRun:
 
     def mlp(self, layer: int, resid_mid: Tensor, pre: Tensor, delta: Tensor) -> Tensor:
         """Change of the MLP's output, rows [R, D] -> [R, D]."""
-        out = torch.empty_like(delta)
-        for rows in tiles(len(delta), ROWS_PER_TILE):
-            out[rows] = mlp_delta(
-                self.model, self.packed, self.ops, layer, resid_mid[rows], pre[rows], delta[rows]
-            )
-        return out
+        model, packed, ops = self.model, self.packed, self.ops
+        parts = [
+            mlp_delta(model, packed, ops, layer, resid_mid[rows], pre[rows], delta[rows])
+            for rows in tiles(len(delta), ROWS_PER_TILE)
+        ]
+        return joined(parts)
 
 
 def mlp_delta(

@@ -1,0 +1,77 @@
+"""The C++ kernels in other builds: without vector clones, and under sanitizers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ioi_fast.kernels.build import CACHE_VARIABLE, find_compiler
+
+pytestmark = pytest.mark.slow
+OPS = Path(__file__).with_name("test_cpu_ops.py")
+SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
+
+PROGRAM = """
+import sys
+import torch.utils.cpp_extension as cpp
+import pytest
+from ioi_fast.kernels import build
+extra = {extra!r}
+build.flags = lambda: {flags!r} + extra
+plain = cpp.load
+cpp.load = lambda *a, **k: plain(*a, **k, extra_ldflags=[f for f in extra if "sanitize" in f])
+sys.exit(pytest.main([{tests!r}, "-k", {only!r}, "-p", "no:cacheprovider", "--timeout=0"]))
+"""
+
+
+def run_ops(
+    tmp_path: Path, flags: list[str], extra: list[str], only: str = "c++", **environment: str
+) -> subprocess.CompletedProcess:
+    """The tests of the operations in a process whose kernels are built with other flags."""
+    program = PROGRAM.format(flags=flags, extra=extra, tests=str(OPS), only=only)
+    return subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        env={**os.environ, CACHE_VARIABLE: str(tmp_path), **environment},
+        cwd=OPS.parents[1],
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+
+
+def test_portable_build_gives_the_same(tmp_path: Path) -> None:
+    done = run_ops(tmp_path, ["-O2"], ["-DIOI_FAST_PORTABLE"])
+    assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-3000:] + done.stderr
+
+
+def test_avx2_build_gives_the_same(tmp_path: Path) -> None:
+    done = run_ops(tmp_path, ["-O3", "-fopenmp-simd"], ["-DIOI_FAST_PORTABLE", "-mavx2", "-mfma"])
+    assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-3000:] + done.stderr
+
+
+def sanitizer_runtime() -> str:
+    """The address sanitizer's library of the compiler; skips when it has none."""
+    compiler = find_compiler()
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    found = subprocess.run(
+        [compiler, "-print-file-name=libasan.so"], capture_output=True, text=True
+    ).stdout.strip()
+    if not Path(found).is_absolute():
+        pytest.skip("the compiler has no libasan")
+    return found
+
+
+def test_sanitizers_find_nothing(tmp_path: Path) -> None:
+    done = run_ops(
+        tmp_path,
+        ["-O1", "-g", "-DIOI_FAST_PORTABLE"],
+        SANITIZE,
+        LD_PRELOAD=sanitizer_runtime(),
+        ASAN_OPTIONS="detect_leaks=0",
+    )
+    assert done.returncode == 0 and " passed" in done.stdout, done.stdout[-3000:] + done.stderr
