@@ -28,21 +28,27 @@ def layernorm(x_RD: Tensor, gain_D: Tensor, bias_D: Tensor, epsilon: float) -> T
 def later_keys(q_NTHK: Tensor, k_NSHK: Tensor, at_NT: Tensor | None) -> Tensor:
     """Keys after a query, bool [N or 1, 1, T, S]; queries stand at 0..T−1 unless `at` says so."""
     if at_NT is None:
-        at_NT = torch.arange(q_NTHK.shape[1], device=q_NTHK.device)[None]
-    return torch.arange(k_NSHK.shape[1], device=k_NSHK.device) > at_NT[:, None, :, None]
+        at_NT = torch.arange(q_NTHK.shape[-3], device=q_NTHK.device)[None]
+    return torch.arange(k_NSHK.shape[-3], device=k_NSHK.device) > at_NT[:, None, :, None]
 
 
 def attention_pattern(
     q_NTHK: Tensor, k_NSHK: Tensor, scale: float, at_NT: Tensor | None = None
 ) -> Tensor:
-    """Causal softmax weights of queries at positions `at_NT`, [N, H, T, S]."""
-    scores_NHTS = torch.einsum("nthk,nshk->nhts", q_NTHK, k_NSHK) * scale
+    """Causal softmax weights of queries at positions `at_NT`, [..., N, H, T, S]."""
+    scores_NHTS = torch.einsum("...thk,...shk->...hts", q_NTHK, k_NSHK) * scale
     return scores_NHTS.masked_fill(later_keys(q_NTHK, k_NSHK, at_NT), -torch.inf).softmax(-1)
 
 
 def attention_mix(pattern_NHTS: Tensor, v_NSHK: Tensor) -> Tensor:
-    """z: the values weighted by the pattern, [N, H, T, S] and [N, S, H, K] -> [N, T, H, K]."""
-    return torch.einsum("nhts,nshk->nthk", pattern_NHTS, v_NSHK)
+    """z: the values [..., N, S, H, K] weighted by the pattern, [..., N, T, H, K]."""
+    return torch.einsum("...hts,...shk->...thk", pattern_NHTS, v_NSHK)
+
+
+def spread(delta_NCHK: Tensor, changed_NC: Tensor, S: int) -> Tensor:
+    """Private rows at their positions `changed` of S, zero elsewhere; slots at −1 are unused."""
+    place_NCS = (changed_NC[:, :, None] == torch.arange(S)).to(delta_NCHK.dtype)
+    return torch.einsum("...nchk,ncs->...nshk", delta_NCHK, place_NCS)
 
 
 def layernorm_delta(x_RD: Tensor, delta_RD: Tensor, gain_D: Tensor, epsilon: float) -> Tensor:
@@ -62,16 +68,25 @@ def attention_delta(
     q_NTHK: Tensor,
     k_NSHK: Tensor,
     v_NSHK: Tensor,
-    delta_q_NTHK: Tensor,
-    delta_k_NSHK: Tensor,
-    delta_v_NSHK: Tensor,
+    delta_q: Tensor,
+    delta_k: Tensor,
+    delta_v: Tensor,
     scale: float,
     at_NT: Tensor | None = None,
+    changed_NC: Tensor | None = None,
 ) -> Tensor:
-    """Change of z when q, k and v change, [N, T, H, K] for queries at positions `at_NT`."""
-    new = attention_pattern(q_NTHK + delta_q_NTHK, k_NSHK + delta_k_NSHK, scale, at_NT)
+    """Change of z, [..., N, T, H, K], when q, k and v change.
+
+    Base q [N, T, H, K], k and v [N, S, H, K] are shared; delta_q [..., N, T, H, K], delta_k and
+    delta_v [..., N, C, H, K] at positions `changed` (None: C = S, every position). Queries stand
+    at `at` (None: 0..T−1).
+    """
+    if changed_NC is not None:
+        S = k_NSHK.shape[1]
+        delta_k, delta_v = spread(delta_k, changed_NC, S), spread(delta_v, changed_NC, S)
+    new = attention_pattern(q_NTHK + delta_q, k_NSHK + delta_k, scale, at_NT)
     base = attention_pattern(q_NTHK, k_NSHK, scale, at_NT)
-    return attention_mix(new, v_NSHK + delta_v_NSHK) - attention_mix(base, v_NSHK)
+    return attention_mix(new, v_NSHK + delta_v) - attention_mix(base, v_NSHK)
 
 
 def head_write(delta_z_RHK: Tensor, w_o_HKD: Tensor) -> Tensor:

@@ -94,30 +94,50 @@ def attention_delta(
     q_NTHK: Tensor,
     k_NSHK: Tensor,
     v_NSHK: Tensor,
-    delta_q_NTHK: Tensor,
-    delta_k_NSHK: Tensor,
-    delta_v_NSHK: Tensor,
+    delta_q: Tensor,
+    delta_k: Tensor,
+    delta_v: Tensor,
     scale: float,
     at_NT: Tensor | None = None,
+    changed_NC: Tensor | None = None,
 ) -> Tensor:
-    """Change of z when q, k and v change, [N, T, H, K] for queries at positions `at_NT`.
+    """Change of z when q, k and v change; shapes as in the reference.
 
     δs = (δq·K + q'·δK)·scale; e = exp(δs) − 1; m = Σ a·e; δa = a·(e − m)/(1 + m). Rows in which a
     score moves far take softmax(s + δs) − a, which is exact there and can't overflow.
     """
+    shape = delta_q.shape
     q, k, v = (t.transpose(1, 2) for t in (q_NTHK, k_NSHK, v_NSHK))
-    dq, dk, dv = (t.transpose(1, 2) for t in (delta_q_NTHK, delta_k_NSHK, delta_v_NSHK))
+    dq, dk, dv = (t.reshape(-1, *t.shape[-4:]).transpose(2, 3) for t in (delta_q, delta_k, delta_v))
     later = later_keys(q_NTHK, k_NSHK, at_NT)
     scores = (q @ k.mT).mul_(scale).masked_fill_(later, -torch.inf)
     pattern = scores.softmax(-1)
-    move = (dq @ k.mT).add_((q + dq) @ dk.mT).mul_(scale).masked_fill_(later, 0)
+    private = (q + dq) @ dk.mT
+    if changed_NC is None:
+        move = shared_product(dq, k.mT).add_(private)
+    else:
+        used = changed_NC >= 0
+        columns = changed_NC.clamp(min=0)[:, None, None, :].expand_as(private)
+        private = private.mul_(used[:, None, None, :])
+        move = shared_product(dq, k.mT).scatter_add_(-1, columns, private)
+    move = move.mul_(scale).masked_fill_(later, 0)
     far = move.abs().amax(-1, keepdim=True) > 1
     e = torch.expm1(move.clamp(-1, 1))
     m = (pattern * e).sum(-1, keepdim=True)
     near = pattern * (e - m) / (1 + m)
     change = torch.where(far, (scores + move).softmax(-1) - pattern, near)
-    delta_z = (change @ v).add_((pattern + change) @ dv)
-    return delta_z.transpose(1, 2)
+    weights = pattern + change
+    if changed_NC is not None:
+        weights = weights.gather(-1, columns).mul_(used[:, None, None, :])
+    delta_z = shared_product(change, v).add_(weights @ dv)
+    return delta_z.transpose(2, 3).reshape(shape)
+
+
+def shared_product(rows: Tensor, base: Tensor) -> Tensor:
+    """rows [P, N, H, T, X] @ base [N, H, X, Y]: all variants of a prompt against one base."""
+    P, N, H, T, X = rows.shape
+    together = rows.permute(1, 2, 0, 3, 4).reshape(N, H, P * T, X) @ base
+    return together.view(N, H, P, T, -1).permute(2, 0, 1, 3, 4).contiguous()
 
 
 def head_write(delta_z_RHK: Tensor, w_o_HKD: Tensor) -> Tensor:

@@ -21,6 +21,10 @@ def normal(*shape: int, seed: int, size: float = 1.0) -> torch.Tensor:
     return size * torch.randn(shape, generator=generator)
 
 
+def is_float(value: object) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
 @pytest.fixture(params=["c++", "torch"])
 def form(request: pytest.FixtureRequest) -> ModuleType:
     """The module of one form of the operations; a machine without a compiler fails loudly."""
@@ -31,7 +35,7 @@ def form(request: pytest.FixtureRequest) -> ModuleType:
 
 
 def check(form: ModuleType, op: str, *inputs: object, tolerance: float = TOLERANCE) -> None:
-    exact = [x.double() if isinstance(x, torch.Tensor) else x for x in inputs]
+    exact = [x.double() if is_float(x) else x for x in inputs]
     truth = getattr(reference, op)(*exact)
     assert_close(getattr(form, op)(*inputs), truth, tolerance, what=op)
 
@@ -66,6 +70,21 @@ def test_attention_delta(T: int, size: float, form: ModuleType) -> None:
     base = [normal(*shape, seed=seed, size=2) for seed in (6, 7, 8)]
     delta = [normal(*shape, seed=seed, size=size) for seed in (9, 10, 11)]
     check(form, "attention_delta", *base, *delta, 8**-0.5, tolerance=5e-6)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("C", [1, 3])
+@pytest.mark.parametrize("T", [1, 2])
+def test_attention_delta_of_variants_with_private_keys(
+    T: int, C: int, size: float, form: ModuleType
+) -> None:
+    """Variants share base keys and change some positions; an unused slot holds rubbish."""
+    P, N, S, H, K = 5, 2, 7, 3, 8
+    base = [normal(N, length, H, K, seed=seed, size=2) for length, seed in ((T, 1), (S, 2), (S, 3))]
+    changed = torch.tensor([[6, 2, 4], [5, 1, -1]])[:, :C]
+    at = torch.tensor([[6, 3], [5, 2]])[:, :T]
+    delta = [normal(P, N, n, H, K, seed=s, size=size) for n, s in ((T, 4), (C, 5), (C, 6))]
+    check(form, "attention_delta", *base, *delta, 8**-0.5, at, changed, tolerance=5e-6)
 
 
 def test_attention_delta_from_a_weight_that_underflows(form: ModuleType) -> None:
