@@ -1,0 +1,213 @@
+"""PromptPairs: what it keeps, what it refuses, and that nothing behind END counts."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy
+import pytest
+import torch
+
+from ioi_fast.prompts import PromptPairs
+
+ORIG = [[5, 3, 9, 4, 0], [6, 3, 8, 0, 0]]
+NEW = [[5, 1, 9, 4, 0], [6, 2, 8, 0, 0]]
+ROLES = {"IO": [1, 0], "END": [3, 2]}
+
+
+def pairs(**changes) -> PromptPairs:
+    """Two prompts of 4 and 3 tokens, some arguments replaced."""
+    arguments = {
+        "orig": ORIG,
+        "new": NEW,
+        "answers": [7, 8],
+        "wrong_answers": [1, 2],
+        "positions": ROLES,
+        "forms": [0, 15],
+    }
+    return PromptPairs(**(arguments | changes))
+
+
+def two_lengths() -> PromptPairs:
+    """New prompts of 5 and 2 tokens, with positions of their own."""
+    new = [[5, 1, 1, 9, 4, 0], [6, 8, 0, 0, 0, 0]]
+    return pairs(new=new, new_positions={"END": [4, 1], "IO": [2, 0]})
+
+
+def test_tokens_end_at_the_last_end():
+    found = pairs()
+    assert found.orig.tolist() == [[5, 3, 9, 4], [6, 3, 8, 0]]
+    assert found.new.shape == (2, 4)
+    assert len(found) == 2 and found.roles == ("IO", "END")
+    assert found.end.tolist() == [3, 2] and found.new_end.tolist() == [3, 2]
+    assert found.new_positions is None and found.new_roles is found.positions
+
+
+def test_new_prompts_of_other_length():
+    found = two_lengths()
+    assert found.orig.shape == (2, 4) and found.new.shape == (2, 5)
+    assert found.new_end.tolist() == [4, 1]
+    assert list(found.new_roles) == ["IO", "END"]  # the order of positions
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        torch.tensor,
+        numpy.array,
+        tuple,
+        lambda x: torch.tensor(x, dtype=torch.int32),
+        lambda x: numpy.array(x, dtype=numpy.uint8),
+        lambda x: torch.tensor(x).mT.contiguous().mT if numpy.ndim(x) == 2 else torch.tensor(x),
+    ],
+)
+def test_any_container_of_integers(convert):
+    found = pairs(
+        orig=convert(ORIG),
+        new=convert(NEW),
+        answers=convert([7, 8]),
+        positions={role: convert(at) for role, at in ROLES.items()},
+    )
+    for tensor in (found.orig, found.new, found.answers, *found.positions.values()):
+        assert tensor.dtype == torch.int64 and tensor.is_contiguous()
+    assert found.token_hash() == pairs().token_hash()
+
+
+def test_the_callers_memory_is_never_shared():
+    orig, end = torch.tensor(ORIG)[:, :4].contiguous(), numpy.array([3, 2])
+    roles = {"END": end}
+    found = pairs(orig=orig, positions=roles)
+    before = found.token_hash()
+    orig.fill_(1)
+    end.fill(0)
+    roles["IO"] = [0, 0]
+    assert found.token_hash() == before and found.roles == ("END",)
+
+
+def test_swapped_twice_is_the_same():
+    once = two_lengths().swapped()
+    assert torch.equal(once.orig, two_lengths().new) and torch.equal(once.new, two_lengths().orig)
+    assert once.end.tolist() == [4, 1] and once.new_end.tolist() == [3, 2]
+    assert once.answers.tolist() == [7, 8] and once.direction == "denoising"
+    twice = once.swapped()
+    assert twice.token_hash() == two_lengths().token_hash() and twice.direction == "noising"
+    assert pairs().swapped().new_positions is None
+
+
+@pytest.mark.parametrize("which", [[1], slice(1, None), torch.tensor([1]), numpy.array([-1])])
+def test_select(which):
+    found = two_lengths().select(which)
+    assert len(found) == 1 and found.orig.tolist() == [[6, 3, 8]]
+    assert found.new.tolist() == [[6, 8]] and found.forms.tolist() == [15]
+    assert found.positions["IO"].tolist() == [0] and found.new_end.tolist() == [1]
+
+
+def test_select_repeats_and_refuses():
+    assert pairs().select([1, 0, 1]).answers.tolist() == [8, 7, 8]
+    with pytest.raises(ValueError, match="which must choose at least one of 2 prompts"):
+        pairs().select(slice(2, None))
+    with pytest.raises(IndexError):
+        pairs().select([2])
+    with pytest.raises(TypeError, match="which must hold integers, got bool"):
+        pairs().select([True, False])
+
+
+def test_hash_ignores_what_follows_end_and_nothing_else():
+    before = pairs().token_hash()
+    assert len(before) == 64
+    padded = [[5, 3, 9, 4, 0, 6], [6, 3, 8, 17, 9, 9]]
+    assert pairs(orig=padded).token_hash() == before
+    assert pairs(new=[[5, 1, 9, 4], [6, 2, 8, 3]]).token_hash() == before
+    for change in (
+        {"orig": [[5, 3, 9, 4], [6, 3, 7, 0]]},
+        {"new": [[5, 1, 9, 3], [6, 2, 8, 0]]},
+        {"answers": [7, 9]},
+        {"wrong_answers": [1, 3]},
+        {"positions": {"IO": [1, 1], "END": [3, 2]}},
+        {"positions": {"S1": [1, 0], "END": [3, 2]}},
+        {"new_positions": {"IO": [0, 0], "END": [3, 2]}},
+    ):
+        assert pairs(**change).token_hash() != before, change
+
+
+def test_hash_is_the_same_in_every_process():
+    assert pairs().token_hash() == (
+        "7373b9e054c56f69ad67d3e7c32f6d4a6994638b5215f1dd1d307a785cfd49e2"
+    )
+
+
+def test_vocabulary():
+    pairs().check_vocabulary(10)
+    with pytest.raises(ValueError, match=r"orig must hold ids below 9 .* got 9 in prompt 0 at pos"):
+        pairs().check_vocabulary(9)
+    with pytest.raises(ValueError, match=r"wrong_answers .* below 10 .* got 12 in prompt 1"):
+        pairs(wrong_answers=[1, 12]).check_vocabulary(10)
+
+
+def test_pickle_and_repr():
+    copy = pickle.loads(pickle.dumps(two_lengths()))
+    assert copy.token_hash() == two_lengths().token_hash()
+    assert repr(copy) == "PromptPairs(N=2, T=4, new T=5, roles=IO, END)"
+    with pytest.raises(AttributeError):
+        copy.orig = copy.new
+
+
+REFUSED = [
+    ({"orig": []}, ValueError, "orig must hold at least one prompt"),
+    ({"orig": [5, 3]}, ValueError, r"orig must have shape \[prompts, tokens\].*got \[2\]"),
+    ({"orig": torch.zeros(0, 4, dtype=torch.int64)}, ValueError, r"orig .* got \[0, 4\]"),
+    ({"orig": [[5, 3], [6]]}, TypeError, "orig must hold integers of one shape"),
+    ({"orig": torch.tensor(ORIG).float()}, TypeError, "orig must hold integers, got float32"),
+    ({"orig": [["a"]]}, TypeError, "orig must hold integers"),
+    ({"orig": None}, TypeError, "orig must hold integers"),
+    ({"orig": [[5, -3, 9, 4], [6, 3, 8, 0]]}, ValueError, r"orig .* got -3 \(prompt 0\)"),
+    ({"new": NEW[:1]}, ValueError, r"new must have as many prompts as orig \(2\), got 1"),
+    ({"new": [[5, 1, 9], [6, 2, 8]]}, ValueError, "new must have at least 4 tokens .* got 3"),
+    (
+        {"answers": [7]},
+        ValueError,
+        r"answers must have one entry for each of 2 prompts, got shape \[1\]",
+    ),
+    ({"answers": [[7, 8]]}, ValueError, r"answers .* got shape \[1, 2\]"),
+    ({"answers": [7, -8]}, ValueError, r"answers must hold ids of at least 0, got -8 \(prompt 1\)"),
+    ({"wrong_answers": [1.0, 2.0]}, TypeError, "wrong_answers must hold integers, got float"),
+    ({"wrong_answers": [True, False]}, TypeError, "wrong_answers must hold integers, got bool"),
+    ({"forms": [1, 2, 3]}, ValueError, "forms must have one entry for each of 2"),
+    ({"positions": [3, 2]}, TypeError, "positions must be a dict .* got list"),
+    ({"positions": {"IO": [0, 0]}}, ValueError, r"""positions must hold "END", got \['IO'\]"""),
+    (
+        {"positions": {"END": [5, 2]}},
+        ValueError,
+        r"inside its prompt of 5 tokens, got 5 \(prompt 0",
+    ),
+    ({"positions": {"END": [3, -1]}}, ValueError, r'positions\["END"\] .* got -1'),
+    ({"positions": {"END": 3}}, ValueError, r'positions\["END"\] must have one entry'),
+    ({"positions": {"END": [3, 2], 4: [0, 0]}}, TypeError, "strings as roles, got 4"),
+    (
+        {"positions": {"END": [3, 2], "S2": [3, 3]}},
+        ValueError,
+        r'positions\["S2"\] must not lie behind END, got 3 in prompt 1 whose END is 2',
+    ),
+    (
+        {"new_positions": {"END": [3, 2]}},
+        ValueError,
+        r"new_positions must name the roles of positions \['END', 'IO'\], got \['END'\]",
+    ),
+    (
+        {"new_positions": {"END": [5, 2], "IO": [0, 0]}},
+        ValueError,
+        r'new_positions\["END"\] must lie inside its prompt of 5',
+    ),
+    (
+        {"new_positions": {"END": [3, 2], "IO": [0, 3]}},
+        ValueError,
+        r'new_positions\["IO"\] must not lie behind END',
+    ),
+    ({"direction": "up"}, ValueError, "direction must be"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "message"), REFUSED)
+def test_refused(change, error, message):
+    with pytest.raises(error, match=message):
+        pairs(**change)
