@@ -51,6 +51,7 @@ $(STAMP): setup.py pyproject.toml constraints.txt | $(BIN)/python
 	@if [ -n "$(TORCH_INDEX)" ]; then \
 	  $(PIP) install -c constraints.txt --no-deps --index-url "$(TORCH_INDEX)" torch; fi
 	@$(PIP) install -c constraints.txt --no-build-isolation -e ".[dev]"
+	@$(BIN)/python -P -c "from ioi_fast.kernels.build import main; main()"
 	@touch $@
 
 demo: setup

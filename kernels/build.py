@@ -131,3 +131,13 @@ def _ninja_on_path() -> Iterator[None]:
         yield
     finally:
         os.environ["PATH"] = before
+
+
+def main() -> None:
+    """Builds ahead of the first call, or says why not; `make setup` calls it."""
+    try:
+        load_kernels()
+    except BuildError as reason:
+        print(f"CPU kernels are not built, plain torch will be used: {reason}")
+    else:
+        print(f"CPU kernels are built, in {cache_folder()}")
