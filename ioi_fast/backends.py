@@ -63,8 +63,6 @@ def why_not_cpu(model: GPT2, intervention: object, precision: str) -> str | None
         return f"the model is on {model.device}"
     if not isinstance(intervention, PathPatch):
         return "only path_patch has a fast path"
-    if intervention.receivers is not None:
-        return "only paths to the logits have a fast path"
     if intervention.knock_out.ablations:
         return "knock-outs have no fast path"
     return None

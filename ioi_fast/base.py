@@ -25,9 +25,9 @@ class Grid:
     end_rows: Tensor  # [N] the row of each prompt's END
 
     @classmethod
-    def of(cls, first: Tensor, end: Tensor) -> Grid:
-        """The grid of prompts whose rows are tokens first[n] to end[n]."""
-        T = int(end.max()) + 1
+    def of(cls, first: Tensor, end: Tensor, T: int | None = None) -> Grid:
+        """The grid of prompts whose rows are tokens first[n] to end[n] of T (default: all)."""
+        T = int(end.max()) + 1 if T is None else T
         tokens_T = torch.arange(T)
         chosen_NT = (tokens_T >= first[:, None]) & (tokens_T <= end[:, None])
         end_rows = chosen_NT.sum(1).cumsum(0) - 1
@@ -61,6 +61,18 @@ class LayerState:
     resid_mid: Tensor  # [R or N, D]
     pre: Tensor  # [R or N, F] input of the activation
     mlp_out: Tensor  # [R or N, D]
+    at_end: bool
+
+    def mid_rows(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """resid_mid and pre of some rows of the run; of END alone it has one row a prompt."""
+        if self.at_end:
+            assert len(rows) == len(self.resid_mid)
+            return self.resid_mid, self.pre
+        return self.resid_mid[rows], self.pre[rows]
+
+    def query(self, at: Tensor) -> Tensor:
+        """q of one token at[n] of each prompt, [N, 1, H, K]."""
+        return self.q if self.at_end else self.q[torch.arange(len(at)), at, None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -96,11 +108,7 @@ class CleanRun:
         before = resid[grid.end_rows] if end_only else resid
         resid_mid = before + self.packed.linear(layer, "o")(z_rows.flatten(-2))
         pre, mlp_out = self._mlp(layer, resid_mid)
-        return LayerState(resid, q, k, v, z_rows, resid_mid, pre, mlp_out)
-
-    def at_end(self, rows: Tensor) -> Tensor:
-        """END of each prompt, [N, ...], from the rows of a run that may be at END already."""
-        return rows if len(rows) == self.grid.N else rows[self.grid.end_rows]
+        return LayerState(resid, q, k, v, z_rows, resid_mid, pre, mlp_out, end_only)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.model.config.n_head, self.model.config.d_head))

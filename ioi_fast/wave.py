@@ -1,95 +1,121 @@
-"""The wave: all senders of a path patch to the logits, carried as differences through the layers.
+"""The wave: all senders of a path patch, carried as differences from the senders on.
 
 A variant's rows join at its first sender's layer; attention is frozen, so nothing but MLPs and
-LayerNorms is recomputed, at END alone.
+LayerNorms is recomputed, at the patched cells alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ioi_fast.base import tiles
+from ioi_fast.clean_runs import CellSites
+from ioi_fast.mlp import mlp_delta
 from ioi_fast.model import GPT2
-from ioi_fast.new_run import EndSites, mlp_delta
 from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
 from ioi_fast.plan import Variant, tile_variants
+from ioi_fast.sites import Receiver
 
 
-def run_wave(
-    model: GPT2,
-    packed: Packed,
-    ops: Ops,
-    sites: EndSites,
-    variants: Sequence[Variant],
-    between: str,
-    advance: Callable[[int], None],
-) -> Tensor:
-    """Change of the final residual at END, [P, N, D]; variants are ordered by first layer."""
-    N, D = sites.final.shape
-    delta_PND = torch.zeros(len(variants), N, D)
-    for layer in range(variants[0].start[0], model.config.n_layer):
-        _write_heads(model, ops, sites, variants, layer, delta_PND)
-        active = sum(variant.start <= (layer, 0) for variant in variants)
-        if between == "mlps" and active:
-            live = [_recomputed(variant, layer) for variant in variants[:active]]
-            _through_mlp(model, packed, ops, sites, layer, delta_PND[:active], live)
-        for row, variant in enumerate(variants):
-            if any(mlp.layer == layer for mlp in variant.sender.mlps):
-                delta_PND[row] += sites.delta_mlp[layer]
-        advance(1)
-    return delta_PND
+@dataclass(frozen=True, slots=True, eq=False)
+class Wave:
+    """The first phase for variants that are ordered by first layer; a value is [P, C, …]."""
 
+    model: GPT2
+    packed: Packed
+    ops: Ops
+    sites: CellSites
+    variants: Sequence[Variant]
+    between: str
 
-def _recomputed(variant: Variant, layer: int) -> bool:
-    """Whether the layer's MLP is recomputed: not where it is itself a sender of the group."""
-    return all(mlp.layer != layer for mlp in variant.sender.mlps)
+    def to_logits(self, advance: Callable[[int], None]) -> Tensor:
+        """Change of the final residual, [P, C, D]."""
+        delta_PCD = self._start()
+        for layer in range(self.variants[0].start[0], self.model.config.n_layer):
+            self._write_heads(layer, delta_PCD)
+            self._write_mlps(layer, delta_PCD)
+            advance(1)
+        return delta_PCD
 
+    def to_receivers(
+        self, receivers: Sequence[Receiver], advance: Callable[[int], None]
+    ) -> dict[Receiver, Tensor]:
+        """Change of each receiver, [P, C, K], or [P, C, D] at the input of an MLP."""
+        delta_PCD, received = self._start(), {}
+        last = max(receiver.node.layer for receiver in receivers)
+        for layer in range(last + 1):
+            here = [receiver for receiver in receivers if receiver.node.layer == layer]
+            received.update(self._read_heads(layer, here, delta_PCD))
+            at_mlp = [receiver for receiver in here if receiver.site == "mlp_in"]
+            if layer < last or at_mlp:
+                self._write_heads(layer, delta_PCD)
+            received.update({receiver: delta_PCD.clone() for receiver in at_mlp})
+            if layer < last:
+                self._write_mlps(layer, delta_PCD)
+            advance(1)
+        return received
 
-def _write_heads(
-    model: GPT2,
-    ops: Ops,
-    sites: EndSites,
-    variants: Sequence[Variant],
-    layer: int,
-    delta_PND: Tensor,
-) -> None:
-    """Adds what the senders among the layer's heads write: δz·W_O, once per head."""
-    writes = [
-        (row, head.head)
-        for row, variant in enumerate(variants)
-        for head in variant.sender.heads
-        if head.layer == layer
-    ]
-    if not writes:
-        return
-    rows, senders = (torch.tensor(column) for column in zip(*writes, strict=True))
-    heads, which = senders.unique(return_inverse=True)
-    config = model.config
-    w_o_HKD = model.weights.blocks[layer].w_o.view(config.n_head, config.d_head, config.n_embd)
-    written_NHD = ops.head_write(sites.delta_z[layer][:, heads], w_o_HKD[heads])
-    delta_PND.index_add_(0, rows, written_NHD.transpose(0, 1)[which])
+    def _start(self) -> Tensor:
+        C, D = self.sites.resid_pre[0].shape
+        return torch.zeros(len(self.variants), C, D)
 
-
-def _through_mlp(
-    model: GPT2,
-    packed: Packed,
-    ops: Ops,
-    sites: EndSites,
-    layer: int,
-    delta_PND: Tensor,
-    live: Sequence[bool],
-) -> None:
-    """Adds the change of the layer's MLP, in tiles of whole variants that share the base rows."""
-    step = tile_variants(delta_PND.shape[1])
-    for start in range(0, len(delta_PND), step):
-        tile_PND = delta_PND[start : start + step]
-        out_PND = mlp_delta(
-            model, packed, ops, layer, sites.resid_mid[layer], sites.pre[layer], tile_PND
+    def _read_heads(
+        self, layer: int, receivers: Sequence[Receiver], delta_PCD: Tensor
+    ) -> dict[Receiver, Tensor]:
+        """Change of the q, k and v of receivers: LayerNorm, then the head's own columns."""
+        by_head = [receiver for receiver in receivers if receiver.site != "mlp_in"]
+        if not by_head:
+            return {}
+        block, config = self.model.weights.blocks[layer], self.model.config
+        normed = self.ops.layernorm_delta(
+            self.sites.resid_pre[layer], delta_PCD, block.ln_1_gain, config.layer_norm_epsilon
         )
-        for row, recomputed in enumerate(live[start : start + step]):
-            if not recomputed:
-                out_PND[row] = 0
-        tile_PND += out_PND
+        columns = block.w_qkv.unflatten(1, (3, config.n_head, config.d_head))
+        return {r: normed @ columns[:, "qkv".index(r.site), r.node.head] for r in by_head}
+
+    def _write_heads(self, layer: int, delta_PCD: Tensor) -> None:
+        """Adds what the senders among the layer's heads write: δz·W_O, once per head."""
+        writes = [
+            (row, head.head)
+            for row, variant in enumerate(self.variants)
+            for head in variant.sender.heads
+            if head.layer == layer
+        ]
+        if not writes:
+            return
+        rows, senders = (torch.tensor(column) for column in zip(*writes, strict=True))
+        heads, which = senders.unique(return_inverse=True)
+        config = self.model.config
+        w_o = self.model.weights.blocks[layer].w_o
+        w_o_HKD = w_o.view(config.n_head, config.d_head, config.n_embd)
+        written_CHD = self.ops.head_write(self.sites.delta_z[layer][:, heads], w_o_HKD[heads])
+        delta_PCD.index_add_(0, rows, written_CHD.transpose(0, 1)[which])
+
+    def _write_mlps(self, layer: int, delta_PCD: Tensor) -> None:
+        """Adds the layer's MLP: recomputed where it is not itself a sender of the group."""
+        if self.between == "mlps":
+            active = sum(variant.start <= (layer, 0) for variant in self.variants)
+            self._recompute(layer, delta_PCD[:active])
+        for row, variant in enumerate(self.variants):
+            if any(mlp.layer == layer for mlp in variant.sender.mlps):
+                delta_PCD[row] += self.sites.delta_mlp[layer]
+
+    def _recompute(self, layer: int, delta_PCD: Tensor) -> None:
+        """Adds the change of the MLP, in tiles of whole variants that share the base rows."""
+        recomputed = torch.tensor([v.recomputes(layer) for v in self.variants[: len(delta_PCD)]])
+        for tile in tiles(len(delta_PCD), tile_variants(delta_PCD.shape[1])):
+            tile_PCD, chosen_P = delta_PCD[tile], recomputed[tile]
+            if chosen_P.all():
+                tile_PCD += self._mlp(layer, tile_PCD)
+            elif chosen_P.any():
+                rows_PCD = tile_PCD[chosen_P]
+                tile_PCD[chosen_P] = rows_PCD + self._mlp(layer, rows_PCD)
+
+    def _mlp(self, layer: int, delta_PCD: Tensor) -> Tensor:
+        resid_mid, pre = self.sites.resid_mid[layer], self.sites.pre[layer]
+        return mlp_delta(self.model, self.packed, self.ops, layer, resid_mid, pre, delta_PCD)

@@ -1,22 +1,26 @@
-"""The fast path: plan → both runs → wave → read-out, block by block."""
+"""The fast path: plan → both runs → wave → what follows the receivers → read-out, by blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
+from torch import Tensor
 
+from ioi_fast.base import tiles
+from ioi_fast.clean_runs import Wanted, clean_runs
 from ioi_fast.interventions import PathPatch
 from ioi_fast.metrics import Metric
 from ioi_fast.model import GPT2
-from ioi_fast.new_run import EndSites, run_apart, run_pair
 from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
-from ioi_fast.plan import PathPlan, Prompt, plan_path_patch
+from ioi_fast.plan import PathPlan, Prompt, plan_path_patch, tile_variants
 from ioi_fast.prompts import PromptPairs
 from ioi_fast.readout import needs_vocabulary, read_out
 from ioi_fast.reference_backend import Outcome
-from ioi_fast.wave import run_wave
+from ioi_fast.second_phase import SecondPhase
+from ioi_fast.tail import Tail
+from ioi_fast.wave import Wave
 
 Advance = Callable[[int], None]
 
@@ -24,11 +28,13 @@ Advance = Callable[[int], None]
 def plan(
     model: GPT2, pairs: PromptPairs, patch: PathPatch, metric: Metric, max_memory: int | None
 ) -> PathPlan:
-    """The plan of a path patch to the logits; raises ValueError for too small a max_memory."""
+    """The plan of a path patch; raises ValueError for too small a max_memory."""
     return plan_path_patch(
         model.config,
         _prompts(pairs, patch),
         patch.senders,
+        patch.receivers,
+        everywhere=patch.position.everywhere,
         between=patch.between,
         vocabulary=needs_vocabulary(metric),
         max_memory=max_memory,
@@ -36,63 +42,75 @@ def plan(
 
 
 def _prompts(pairs: PromptPairs, patch: PathPatch) -> list[Prompt]:
-    live = (patch.position.orig == pairs.end) & (patch.position.new == pairs.new_end)
+    position, end = patch.position, pairs.end
+    at, new_at = (end, end) if position.everywhere else (position.orig, position.new)
+    # Attention is frozen on the way to the logits, so only END reaches them.
+    live = at == end if patch.receivers is None else at <= end
+    at = at.minimum(end)
     T = min(pairs.orig.shape[1], pairs.new.shape[1])
     changed = pairs.orig[:, :T] != pairs.new[:, :T]
-    first = torch.where(changed.any(1), changed.int().argmax(1), T).minimum(pairs.end)
-    columns = (pairs.end, pairs.new_end, first, live)
+    first = torch.where(changed.any(1), changed.int().argmax(1), T).minimum(at)
+    columns = (end, at, new_at, first, live)
     return [Prompt(*row) for row in zip(*(c.tolist() for c in columns), strict=True)]
 
 
 @torch.no_grad()
 def path_patch(
-    model: GPT2,
-    pairs: PromptPairs,
-    work: PathPlan,
-    metric: Metric,
-    ops: Ops,
-    advance: Advance,
+    model: GPT2, pairs: PromptPairs, work: PathPlan, metric: Metric, ops: Ops, advance: Advance
 ) -> Outcome:
     """Carries out a plan: base metric [N] and values [S, N] in the caller's order."""
-    base = torch.empty(len(pairs))
-    values = torch.zeros(len(work.variants), len(pairs))
+    base, values = torch.empty(len(pairs)), torch.zeros(work.senders, len(pairs))
     packed = Packed.of(model)
     for block in work.prompt_blocks:
         chosen = torch.tensor(block)
-        members = pairs.select(chosen)
-        sites = _clean_runs(model, packed, ops, members, work, block)
-        base[chosen], change = read_out(model, ops, members, chosen, metric, sites.final)
-        live = torch.tensor([work.prompts[index].live for index in block])
-        if not live.any():
+        members, prompts = pairs.select(chosen), [work.prompts[index] for index in block]
+        wanted = _wanted(work, prompts) if work.variants and prompts[0].live else None
+        sites, final = clean_runs(model, packed, ops, members, wanted)
+        base[chosen], change = read_out(model, ops, members, chosen, metric, final)
+        if wanted is None:
             continue
-        live_sites = _select(sites, live)
-        prompts = live.nonzero().squeeze(1)
         for variants in work.variant_blocks:
             senders = work.variants[variants.start : variants.stop]
-            delta = run_wave(model, packed, ops, live_sites, senders, work.between, advance)
+            wave = Wave(model, packed, ops, sites, senders, work.between)
+            delta = _final(wave, work, members, wanted, advance)
             rows = torch.tensor([variant.index for variant in senders])
-            values[rows[:, None], chosen[prompts]] = change(delta, prompts)
+            values[rows[:, None], chosen] = change(delta)
+            del wave, delta
+        # Before the next block's runs begin: they need the memory.
+        del sites, change
     return Outcome(base, values)
 
 
-def _clean_runs(
-    model: GPT2,
-    packed: Packed,
-    ops: Ops,
-    pairs: PromptPairs,
-    work: PathPlan,
-    block: tuple[int, ...],
-) -> EndSites:
-    prompts = [work.prompts[index] for index in block]
-    until = work.new_until if any(prompt.live for prompt in prompts) else None
-    if not all(prompt.aligned for prompt in prompts):
-        return run_apart(model, packed, pairs, until)
-    first_changed = torch.tensor([prompt.first_changed for prompt in prompts])
-    return run_pair(model, packed, ops, pairs, first_changed, until)
+def _wanted(work: PathPlan, prompts: Sequence[Prompt]) -> Wanted:
+    at, new_at, first = (
+        torch.tensor([getattr(prompt, name) for prompt in prompts])
+        for name in ("at", "new_at", "first_changed")
+    )
+    return Wanted(at, new_at, first, work.everywhere, work.until, work.from_layer)
 
 
-def _select(sites: EndSites, live: torch.Tensor) -> EndSites:
-    if live.all():
-        return sites
-    layers = (sites.resid_mid, sites.pre, sites.delta_z, sites.delta_mlp)
-    return EndSites(*([site[live] for site in by_layer] for by_layer in layers), sites.final[live])
+def _final(
+    wave: Wave, work: PathPlan, pairs: PromptPairs, wanted: Wanted, advance: Advance
+) -> Tensor:
+    """Change of the final residual at END, [P, N, D]."""
+    if work.receivers is None:
+        return wave.to_logits(advance)
+    received = wave.to_receivers(work.receivers, advance)
+    after = _second_phase(wave, pairs, wanted)
+    starts = [variant.reaches for variant in wave.variants]
+    rows = len(after.tail.in_orig)
+    parts = []
+    for some in tiles(len(starts), tile_variants(rows)):
+        mine = {receiver: value[some] for receiver, value in received.items()}
+        parts.append(after.run(mine, starts[some]))
+    advance(wave.model.config.n_layer - min(starts))
+    return torch.cat(parts)
+
+
+def _second_phase(wave: Wave, pairs: PromptPairs, wanted: Wanted) -> SecondPhase:
+    tail = Tail.of_prompts(pairs.end, wanted.first)
+    cells = torch.arange(len(tail.in_orig))
+    if not wanted.everywhere:
+        # One cell a prompt: the first of its rows.
+        cells = torch.cat([torch.zeros(1, dtype=torch.int64), tail.grid.end_rows[:-1] + 1])
+    return SecondPhase(wave.model, wave.packed, wave.ops, tail, wave.sites.tail, cells)

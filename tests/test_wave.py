@@ -34,6 +34,40 @@ def test_every_sender(prompts, senders: object, between: str) -> None:
     compare(tiny_model(seed=1), prompts(seed=2), senders=senders, between=between)
 
 
+RECEIVERS = {
+    "queries": ["1.0.q", "2.1.q"],
+    "values": ["1.1.v"],
+    "keys": ["2.0.k", "2.2.k"],
+    "mixed": ["1.0.k", "1.2.v", "mlp1", "2.2.q"],
+    "last": ["2.0.q", "mlp2"],
+    "mlps": ["mlp0", "mlp2"],
+}
+
+
+@pytest.mark.parametrize("between", ["mlps", "nothing"])
+@pytest.mark.parametrize("senders", ["heads", GROUPS], ids=["heads", "groups"])
+@pytest.mark.parametrize("position", ["END", "S2", 3, None])
+@pytest.mark.parametrize("receivers", list(RECEIVERS))
+def test_every_receiver(receivers: str, position: object, senders: object, between: str) -> None:
+    arguments = {"receivers": RECEIVERS[receivers], "position": position, "between": between}
+    compare(tiny_model(seed=1), ragged_pairs(N=5, seed=2), 1e-4, senders=senders, **arguments)
+
+
+@pytest.mark.parametrize("position", ["END", "S2", 4])
+@pytest.mark.parametrize("receivers", ["queries", "mixed", "last"])
+def test_receivers_of_prompts_of_other_length(receivers: str, position: object) -> None:
+    arguments = {"receivers": RECEIVERS[receivers], "position": position}
+    compare(tiny_model(seed=3), shifted_pairs(N=5, seed=4), 1e-4, senders=GROUPS, **arguments)
+
+
+def test_a_sender_that_reaches_no_receiver_has_exactly_no_effect() -> None:
+    model, pairs = tiny_model(), ragged_pairs()
+    for receivers, first in ((["1.0.q"], 3), (["1.1.k", "mlp1"], 6), (["0.0.v"], 0), (["mlp0"], 3)):
+        result = path_patch(model, pairs, "heads", receivers, None, backend="cpu")
+        assert not result.values[first:].any()
+        assert result.values[:first].any(1).all()
+
+
 @pytest.mark.parametrize("metric", ["logit_diff", "prob", "rank", "accuracy", "kl"])
 @pytest.mark.parametrize("prompts", [ragged_pairs, shifted_pairs], ids=["ragged", "shifted"])
 def test_every_metric(prompts, metric: str) -> None:
@@ -106,7 +140,14 @@ def test_random_models_and_prompts(data: st.DataObject) -> None:
     N, T = data.draw(st.integers(1, 5)), data.draw(st.integers(5, 9))
     prompts = data.draw(st.sampled_from([ragged_pairs, shifted_pairs]))
     pairs = prompts(N, T, 31, seed=data.draw(st.integers(0, 99)))
-    arguments = {"between": data.draw(st.sampled_from(["mlps", "nothing"]))}
+    L, layer = config.n_layer, st.integers(0, config.n_layer - 1)
+    named = [f"{data.draw(layer)}.{data.draw(st.integers(0, heads - 1))}" for _ in range(2)]
+    drawn = {f"{named[0]}.q", f"{named[1]}.{data.draw(st.sampled_from('kv'))}", f"mlp{L - 1}"}
+    arguments = {
+        "between": data.draw(st.sampled_from(["mlps", "nothing"])),
+        "receivers": data.draw(st.sampled_from(["logits", sorted(drawn)])),
+        "position": data.draw(st.sampled_from(["END", "S2"])),
+    }
     senders = data.draw(st.sampled_from(["heads", "mlps"]))
 
     def values(backend: str, precision: str = "fp32") -> torch.Tensor:
@@ -125,4 +166,5 @@ def test_gpt2_small_shapes() -> None:
     pairs = ragged_pairs(N=3, T=16, vocab_size=50257, seed=1)
     some = ["0.3", "5.5", "9.9", "11.11", ["8.6", "mlp9", "8.10"], "mlp0", "mlp11"]
     compare(model, pairs, 5e-5, senders=some)
-    compare(model, pairs, 5e-5, senders=some, between="nothing")
+    compare(model, pairs, 5e-5, senders=some[:3], receivers=["9.9.q", "9.6.q", "10.0.q"])
+    compare(model, pairs, 5e-5, senders=some[:1], receivers=["7.3.v", "8.6.v"], position="S2")

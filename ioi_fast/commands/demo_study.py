@@ -94,9 +94,9 @@ def run_study(
     movers = _strongest(to_logits, _MOVERS, lowering=True)
     to_queries, behind = None, ()
     if movers:
-        # Slower than the logits: both phases run for every sender, by the reference.
+        queries = [f"{head}.q" for head in movers]
         to_queries = path_patch(
-            model, pairs, "heads", [f"{head}.q" for head in movers], backend="reference", **running
+            model, pairs, "heads", queries, backend=backend, precision=precision, **running
         )
         behind = tuple(h for h in _strongest(to_queries, _BEHIND) if h not in movers)
     patterns = torch.empty(0)

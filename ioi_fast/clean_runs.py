@@ -1,0 +1,190 @@
+"""Both clean runs of some prompts, layer by layer together: only what the waves read is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ioi_fast.base import CleanRun, Grid, LayerState
+from ioi_fast.model import GPT2
+from ioi_fast.new_run import DifferenceRun
+from ioi_fast.ops import Ops
+from ioi_fast.packing import Packed
+from ioi_fast.prompts import PromptPairs
+from ioi_fast.tail import LayerBase, Tail
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wanted:
+    """What is asked of the two runs of some prompts.
+
+    Cells are the tokens that senders patch: at[n] of each prompt, or with `everywhere` all from
+    the first changed one to at[n]. They match new_at[n] of the new prompt, or the same tokens.
+    """
+
+    at: Tensor  # [N]
+    new_at: Tensor  # [N]
+    first_changed: Tensor  # [N]
+    everywhere: bool
+    until: tuple[int, int]  # last place read of the new run: (layer, 0 its heads or 1 its MLP)
+    from_layer: int | None  # first layer of the second phase; None for the logits
+
+    @property
+    def first(self) -> Tensor:
+        """First cell of each prompt, [N]."""
+        return self.first_changed if self.everywhere else self.at
+
+    @property
+    def aligned(self) -> bool:
+        """Whether the cells match token by token, so that new can run as a difference."""
+        return torch.equal(self.at, self.new_at)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CellSites:
+    """What the waves read of the two runs at C cells, by layer; delta is new − orig.
+
+    In the last layer only cells at END are filled: no other reaches the answer from there.
+    """
+
+    resid_pre: list[Tensor] = field(default_factory=list)  # [C, D]
+    resid_mid: list[Tensor] = field(default_factory=list)  # [C, D]
+    pre: list[Tensor] = field(default_factory=list)  # [C, F] input of the activation
+    delta_z: list[Tensor] = field(default_factory=list)  # [C, H, K]
+    delta_mlp: list[Tensor] = field(default_factory=list)  # [C, D]
+    tail: dict[int, LayerBase] = field(default_factory=dict)  # for the second phase
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cells:
+    """The cells of some prompts as rows of the original run."""
+
+    grid: Grid
+    rows: Tensor  # [C] rows of the original run
+    at_end: Tensor  # [C] bool: which are END
+    prompt: Tensor  # [C]
+
+    @classmethod
+    def of(cls, orig: Grid, wanted: Wanted) -> Cells:
+        """The cells that are wanted."""
+        grid = Grid.of(wanted.first, wanted.at, orig.T)
+        rows = torch.searchsorted(orig.cells, grid.cells)
+        prompt = grid.cells // orig.T
+        return cls(grid, rows, grid.cells % orig.T == orig.end[prompt], prompt)
+
+    def pick(self, values: Tensor, of_end: bool) -> Tensor:
+        """Values at the cells, [C, ...], from rows of the original run or of END alone."""
+        if not of_end:
+            return values[self.rows]
+        picked = values[self.prompt]
+        return picked if self.at_end.all() else picked * _like(self.at_end, picked)
+
+
+def _like(mask: Tensor, values: Tensor) -> Tensor:
+    return mask.view(-1, *[1] * (values.dim() - 1)).to(values.dtype)
+
+
+def clean_runs(
+    model: GPT2, packed: Packed, ops: Ops, pairs: PromptPairs, wanted: Wanted | None
+) -> tuple[CellSites, Tensor]:
+    """Runs both prompts: what the waves read, and the final residual of orig at END, [N, D].
+
+    Without `wanted` only the original prompts run.
+    """
+    orig = CleanRun(model, packed, Grid.of(torch.zeros_like(pairs.end), pairs.end))
+    sites, resid, last = CellSites(), orig.embed(pairs.orig), model.config.n_layer - 1
+    keep = None if wanted is None else _Keeper.of(model, packed, ops, pairs, orig.grid, wanted)
+    for layer in range(model.config.n_layer):
+        state = orig.layer(layer, resid, end_only=layer == last)
+        resid = state.resid_mid + state.mlp_out
+        if keep is not None:
+            keep.layer(layer, state, sites)
+    return sites, resid
+
+
+@dataclass(slots=True, eq=False)
+class _Keeper:
+    """Walks the new run beside the original one and keeps what is wanted of both."""
+
+    wanted: Wanted
+    cells: Cells
+    tail: Tail
+    new: _Aligned | _Apart
+
+    @classmethod
+    def of(
+        cls, model: GPT2, packed: Packed, ops: Ops, pairs: PromptPairs, orig: Grid, wanted: Wanted
+    ) -> _Keeper:
+        cells = Cells.of(orig, wanted)
+        if wanted.aligned:
+            run = DifferenceRun.of(model, packed, ops, orig, wanted.first_changed, wanted.at)
+            new = _Aligned(run, cells, run.embed(pairs))
+        else:
+            grid = Grid.of(torch.zeros_like(wanted.new_at), wanted.new_at)
+            clean = CleanRun(model, packed, grid)
+            new = _Apart(clean, cells, clean.embed(pairs.new))
+        return cls(wanted, cells, Tail.of(orig, wanted.first), new)
+
+    def layer(self, layer: int, state: LayerState, sites: CellSites) -> None:
+        sites.resid_pre.append(state.resid_pre[self.cells.rows])
+        sites.resid_mid.append(self.cells.pick(state.resid_mid, state.at_end))
+        sites.pre.append(self.cells.pick(state.pre, state.at_end))
+        until, half = self.wanted.until
+        if layer <= until:
+            delta_z, delta_mlp = self.new.layer(layer, state, layer == until, not half)
+            sites.delta_z.append(delta_z)
+            sites.delta_mlp.append(delta_mlp)
+        if self.wanted.from_layer is not None and layer >= self.wanted.from_layer:
+            sites.tail[layer] = self.tail.keep(state)
+
+
+@dataclass(slots=True, eq=False)
+class _Aligned:
+    """The new run as a difference."""
+
+    run: DifferenceRun
+    cells: Cells
+    delta: Tensor
+
+    def layer(
+        self, layer: int, state: LayerState, last: bool, heads_only: bool
+    ) -> tuple[Tensor, Tensor]:
+        """δz [C, H, K] and δ of the MLP's output [C, D] at the cells."""
+        each = len(self.cells.rows) == self.run.grid.N  # one cell a prompt: the last of its rows
+        if state.at_end and not self.cells.at_end.any():
+            # No cell is END, and in the last layer nothing else reaches the answer.
+            config, C = self.run.model.config, len(self.cells.rows)
+            zero = self.delta.new_zeros(C, config.n_head, config.d_head)
+            return zero, self.delta.new_zeros(C, config.n_embd)
+        ends = state.at_end or (last and each)
+        self.delta, delta_z, delta_mlp = self.run.layer(
+            layer, state, self.delta, ends, last and heads_only
+        )
+        if state.at_end:
+            return self.cells.pick(delta_z, True), self.cells.pick(delta_mlp, True)
+        if each and not ends:
+            rows = self.run.grid.end_rows
+            return delta_z[rows], delta_mlp[rows]
+        return delta_z, delta_mlp
+
+
+@dataclass(slots=True, eq=False)
+class _Apart:
+    """The new run by itself, subtracted at the one cell of each prompt."""
+
+    run: CleanRun
+    cells: Cells
+    resid: Tensor
+
+    def layer(
+        self, layer: int, state: LayerState, last: bool, heads_only: bool
+    ) -> tuple[Tensor, Tensor]:
+        """δz [C, H, K] and δ of the MLP's output [C, D] at the cells."""
+        new = self.run.layer(layer, self.resid, end_only=last)
+        self.resid = new.resid_mid + new.mlp_out
+        rows = self.run.grid.end_rows
+        z, mlp_out = (v if new.at_end else v[rows] for v in (new.z, new.mlp_out))
+        delta_z = z - self.cells.pick(state.z, state.at_end)
+        return delta_z, mlp_out - self.cells.pick(state.mlp_out, state.at_end)
