@@ -50,11 +50,18 @@ RECEIVERS = {
 @pytest.mark.parametrize("receivers", list(RECEIVERS))
 def test_every_receiver(receivers: str, position: object, senders: object, between: str) -> None:
     arguments = {"receivers": RECEIVERS[receivers], "position": position, "between": between}
+    if receivers == "last" and position in ("S2", 3):
+        # From the last layer nothing but END reaches the answer.
+        for backend in ("reference", "cpu"):
+            assert not path_patch(
+                tiny_model(), ragged_pairs(), senders, **arguments, backend=backend
+            ).values.any()
+        return
     compare(tiny_model(seed=1), ragged_pairs(N=5, seed=2), 1e-4, senders=senders, **arguments)
 
 
 @pytest.mark.parametrize("position", ["END", "S2", 4])
-@pytest.mark.parametrize("receivers", ["queries", "mixed", "last"])
+@pytest.mark.parametrize("receivers", ["queries", "mixed", "keys"])
 def test_receivers_of_prompts_of_other_length(receivers: str, position: object) -> None:
     arguments = {"receivers": RECEIVERS[receivers], "position": position}
     compare(tiny_model(seed=3), shifted_pairs(N=5, seed=4), 1e-4, senders=GROUPS, **arguments)
