@@ -161,12 +161,14 @@ def run_pair(
 
 
 def run_apart(
-    model: GPT2, packed: Packed, pairs: PromptPairs, until: tuple[int, int] | None
+    model: GPT2, packed: Packed, pairs: PromptPairs, new_at: Tensor, until: tuple[int, int]
 ) -> EndSites:
-    """Both runs of prompts whose lengths differ: two clean runs, subtracted at END."""
+    """Both runs of prompts whose END matches another token `new_at` [N] of new: two clean runs,
+    subtracted there.
+    """
     orig = CleanRun(model, packed, Grid.of(torch.zeros_like(pairs.end), pairs.end))
-    new = CleanRun(model, packed, Grid.of(torch.zeros_like(pairs.new_end), pairs.new_end))
-    last_layer = -1 if until is None else until[0]
+    new = CleanRun(model, packed, Grid.of(torch.zeros_like(new_at), new_at))
+    last_layer = until[0]
     sites = EndSites([], [], [], [], torch.empty(0))
     resid, resid_new = orig.embed(pairs.orig), new.embed(pairs.new)
     for layer in range(model.config.n_layer):

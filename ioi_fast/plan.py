@@ -23,31 +23,38 @@ _FLOAT = 4
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What the plan needs to know of a prompt pair: lengths, where it first differs, if it is live.
+    """What the plan needs to know of a prompt pair.
 
-    `first_changed` is the first token that differs, END if none does; a prompt is live when the
-    position that is patched is its END.
+    A prompt is live when the position that is patched is its END; it then takes what the new run
+    holds at token `new_at`. `first_changed` is the first token that differs, END if none does.
     """
 
     end: int
-    new_end: int
+    new_at: int
     first_changed: int
     live: bool
 
     @property
     def aligned(self) -> bool:
-        """Whether orig and new match token by token, so that new can run as a difference."""
-        return self.end == self.new_end
+        """Whether END matches the same token of new, so that new can run as a difference."""
+        return self.end == self.new_at
 
     @property
     def new_rows(self) -> int:
         """Tokens of the new run to compute: from the first change on, or all of another length."""
-        return self.end + 1 - self.first_changed if self.aligned else self.new_end + 1
+        if not self.live:
+            return 0
+        return self.end + 1 - self.first_changed if self.aligned else self.new_at + 1
+
+    @property
+    def last(self) -> int:
+        """The last token of either run."""
+        return max(self.end, self.new_at) if self.live else self.end
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One sender of the call: its place in the caller's order and its nodes by layer."""
+    """One sender of the call and its place in the caller's order."""
 
     index: int
     sender: Sender
@@ -61,6 +68,10 @@ class Variant:
     def last(self) -> tuple[int, int]:
         """The last place where it takes something from the new run."""
         return max((node.layer, 0 if isinstance(node, Head) else 1) for node in self.sender.nodes)
+
+    def recomputes(self, layer: int) -> bool:
+        """Whether its difference goes through the layer's MLP, which is not itself patched."""
+        return self.start <= (layer, 0) and all(mlp.layer != layer for mlp in self.sender.mlps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +118,7 @@ class PathPlan:
         """Variants whose difference goes through the MLP of a layer."""
         if self.between == "nothing":
             return 0
-        return sum(variant.start <= (layer, 0) for variant in self.variants)
+        return sum(variant.recomputes(layer) for variant in self.variants)
 
     def layers(self) -> list[LayerWork]:
         """The work of each layer: every product that the definition makes unavoidable."""
@@ -116,21 +127,17 @@ class PathPlan:
     def _layer(self, layer: int) -> LayerWork:
         config = self.config
         D, F = config.n_embd, config.d_mlp
-        prompts, live = self.prompts, [prompt for prompt in self.prompts if prompt.live]
-        orig_rows, new_rows = sum(p.end + 1 for p in prompts), self._new_rows(layer, live)
+        prompts, live, new_rows = self.prompts, self.live, 0
+        orig_rows = sum(prompt.end + 1 for prompt in prompts)
         flops = _run_flops(config, layer == config.n_layer - 1, orig_rows, len(prompts))
         last_layer, half = self.new_until
         if layer <= last_layer:
-            flops += _run_flops(config, layer == last_layer, new_rows, len(live), bool(half))
-        wave_rows = self.active(layer) * len(live)
-        writes = sum(h.layer == layer for v in self.variants for h in v.sender.heads) * len(live)
-        flops += 4 * D * F * wave_rows + 2 * config.d_head * D * writes
+            new_rows = sum(prompt.new_rows for prompt in prompts)
+            flops += _run_flops(config, layer == last_layer, new_rows, live, bool(half))
+        wave_rows = self.active(layer) * live
+        heads = {h for v in self.variants for h in v.sender.heads if h.layer == layer}
+        flops += 4 * D * F * wave_rows + 2 * config.d_head * D * len(heads) * live
         return LayerWork(layer, orig_rows, new_rows, wave_rows, flops)
-
-    def _new_rows(self, layer: int, live: Sequence[Prompt]) -> int:
-        if layer > self.new_until[0]:
-            return 0
-        return sum(prompt.new_rows for prompt in live)
 
     @property
     def readout_flops(self) -> int:
@@ -196,7 +203,7 @@ def block_bytes(
 ) -> int:
     """Peak of one block: the larger of its two runs in flight and of its wave."""
     D, F, n = config.n_embd, config.d_mlp, len(prompts)
-    T = max(max(p.end, p.new_end) for p in prompts) + 1
+    T = max(prompt.last for prompt in prompts) + 1
     kept = n * config.n_layer * (3 * D + F)
     runs = n * T * (2 * 2 * D + 2 * 3 * D + 8 * F) + 8 * n * config.n_head * T * T
     tile = min(variants, tile_variants(n)) * n * (4 * D + 5 * F)
@@ -244,11 +251,15 @@ def _blocks(total: int, size: int) -> tuple[range, ...]:
 
 
 def _prompt_blocks(prompts: Sequence[Prompt], size: int) -> tuple[tuple[int, ...], ...]:
-    """Blocks of like length, so that little is padded; aligned and other pairs never mix."""
+    """Blocks of one kind (live or not, aligned or not) and of like length, to pad little.
+
+    The longest come first: what they free is then large enough for all that follow.
+    """
+    kinds = [(prompt.live, prompt.live and prompt.aligned) for prompt in prompts]
     blocks = []
-    for aligned in (True, False):
-        chosen = [i for i, prompt in enumerate(prompts) if prompt.aligned == aligned]
-        chosen.sort(key=lambda i: (prompts[i].end, prompts[i].new_end))
+    for kind in sorted(set(kinds), reverse=True):
+        chosen = [i for i in range(len(prompts)) if kinds[i] == kind]
+        chosen.sort(key=lambda i: (prompts[i].end, prompts[i].new_at), reverse=True)
         blocks += [tuple(chosen[i] for i in block) for block in _blocks(len(chosen), size)]
     return tuple(blocks)
 
@@ -261,9 +272,9 @@ def _split(
     max_memory: int | None,
 ) -> tuple[int, int]:
     """Prompts and senders of a block: halves the larger share until the block fits."""
-    tokens = max(max(prompt.end, prompt.new_end) for prompt in prompts) + 1
+    tokens = max(prompt.last for prompt in prompts) + 1
     size, width = max(1, min(len(prompts), TOKENS_PER_BLOCK // tokens)), variants
-    longest = sorted(prompts, key=lambda p: max(p.end, p.new_end), reverse=True)
+    longest = sorted(prompts, key=lambda prompt: prompt.last, reverse=True)
 
     def needed() -> int:
         return block_bytes(config, longest[:size], width, vocabulary)

@@ -16,6 +16,8 @@ from ioi_fast.model import GPT2
 from ioi_fast.ops import Ops
 from ioi_fast.prompts import PromptPairs
 
+Change = Callable[[Tensor], Tensor]
+
 # Rows of logits in flight when a metric needs the whole vocabulary.
 _VOCABULARY_ROWS = 64
 
@@ -27,8 +29,8 @@ def needs_vocabulary(metric: Metric) -> bool:
 
 def read_out(
     model: GPT2, ops: Ops, pairs: PromptPairs, index: Tensor, metric: Metric, final_ND: Tensor
-) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
-    """The base metric [N], and a function (delta [P, n, D], prompts [n]) -> change [P, n].
+) -> tuple[Tensor, Change]:
+    """The base metric [N], and a function delta [P, N, D] -> change of the metric [P, N].
 
     `index` [N] is where the pairs stand among the caller's, for metrics that are callables.
     """
@@ -39,42 +41,39 @@ def read_out(
 
 def _columns(
     model: GPT2, ops: Ops, pairs: PromptPairs, metric: Metric, final_ND: Tensor
-) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
+) -> tuple[Tensor, Change]:
     weights, epsilon = model.weights, model.config.layer_norm_epsilon
     direction_ND = weights.unembed[pairs.answers] - weights.unembed[pairs.wrong_answers]
     base_N = (_final_layernorm(model, final_ND) * direction_ND).sum(-1)
 
-    def change(delta_PND: Tensor, prompts: Tensor) -> Tensor:
-        delta_PN = ops.readout_delta(
-            final_ND[prompts], delta_PND, weights.ln_f_gain, epsilon, direction_ND[prompts]
-        )
+    def change(delta_PND: Tensor) -> Tensor:
+        delta_PN = ops.readout_delta(final_ND, delta_PND, weights.ln_f_gain, epsilon, direction_ND)
         if metric == "logit_diff":
             return delta_PN
-        base = base_N[prompts]
-        return (base + delta_PN > 0).float() - (base > 0).float()
+        return (base_N + delta_PN > 0).float() - (base_N > 0).float()
 
     return (base_N if metric == "logit_diff" else (base_N > 0).float()), change
 
 
 def _vocabulary(
     model: GPT2, ops: Ops, pairs: PromptPairs, index: Tensor, metric: Metric, final_ND: Tensor
-) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
+) -> tuple[Tensor, Change]:
     weights, epsilon = model.weights, model.config.layer_norm_epsilon
     logits_NV = _final_layernorm(model, final_ND) @ weights.unembed.T
     reading = Reading(metric, pairs.answers, pairs.wrong_answers, logits_NV, index)
 
-    def change(delta_PND: Tensor, prompts: Tensor) -> Tensor:
-        P, n, _ = delta_PND.shape
-        out = torch.empty(P * n)
-        prompt_R = prompts.repeat(P)
-        for start in range(0, P * n, _VOCABULARY_ROWS):
+    def change(delta_PND: Tensor) -> Tensor:
+        P, N, _ = delta_PND.shape
+        out = torch.empty(P * N)
+        prompt_R = torch.arange(N).repeat(P)
+        for start in range(0, P * N, _VOCABULARY_ROWS):
             rows = slice(start, start + _VOCABULARY_ROWS)
-            delta_RD = delta_PND.view(P * n, -1)[rows]
+            delta_RD = delta_PND.view(P * N, -1)[rows]
             normed_RD = ops.layernorm_delta(
                 final_ND[prompt_R[rows]], delta_RD, weights.ln_f_gain, epsilon
             )
             out[rows] = reading.change(normed_RD @ weights.unembed.T, prompt_R[rows]).float()
-        return out.view(P, n)
+        return out.view(P, N)
 
     return reading.base().float(), change
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ioi_fast.base import tiles
 from ioi_fast.model import GPT2
 from ioi_fast.new_run import EndSites, mlp_delta
 from ioi_fast.ops import Ops
@@ -32,20 +33,15 @@ def run_wave(
     delta_PND = torch.zeros(len(variants), N, D)
     for layer in range(variants[0].start[0], model.config.n_layer):
         _write_heads(model, ops, sites, variants, layer, delta_PND)
-        active = sum(variant.start <= (layer, 0) for variant in variants)
-        if between == "mlps" and active:
-            live = [_recomputed(variant, layer) for variant in variants[:active]]
-            _through_mlp(model, packed, ops, sites, layer, delta_PND[:active], live)
+        if between == "mlps":
+            active = sum(variant.start <= (layer, 0) for variant in variants)
+            recomputed = [variant.recomputes(layer) for variant in variants[:active]]
+            _through_mlp(model, packed, ops, sites, layer, delta_PND[:active], recomputed)
         for row, variant in enumerate(variants):
             if any(mlp.layer == layer for mlp in variant.sender.mlps):
                 delta_PND[row] += sites.delta_mlp[layer]
         advance(1)
     return delta_PND
-
-
-def _recomputed(variant: Variant, layer: int) -> bool:
-    """Whether the layer's MLP is recomputed: not where it is itself a sender of the group."""
-    return all(mlp.layer != layer for mlp in variant.sender.mlps)
 
 
 def _write_heads(
@@ -80,16 +76,15 @@ def _through_mlp(
     sites: EndSites,
     layer: int,
     delta_PND: Tensor,
-    live: Sequence[bool],
+    recomputed: Sequence[bool],
 ) -> None:
     """Adds the change of the layer's MLP, in tiles of whole variants that share the base rows."""
-    step = tile_variants(delta_PND.shape[1])
-    for start in range(0, len(delta_PND), step):
-        tile_PND = delta_PND[start : start + step]
-        out_PND = mlp_delta(
-            model, packed, ops, layer, sites.resid_mid[layer], sites.pre[layer], tile_PND
-        )
-        for row, recomputed in enumerate(live[start : start + step]):
-            if not recomputed:
-                out_PND[row] = 0
-        tile_PND += out_PND
+    resid_mid, pre = sites.resid_mid[layer], sites.pre[layer]
+    for tile in tiles(len(delta_PND), tile_variants(delta_PND.shape[1])):
+        tile_PND, chosen_P = delta_PND[tile], torch.tensor(recomputed[tile])
+        if chosen_P.all():
+            tile_PND += mlp_delta(model, packed, ops, layer, resid_mid, pre, tile_PND)
+        elif chosen_P.any():
+            rows_PND = tile_PND[chosen_P]
+            rows_PND += mlp_delta(model, packed, ops, layer, resid_mid, pre, rows_PND)
+            tile_PND[chosen_P] = rows_PND

@@ -36,11 +36,11 @@ def plan(
 
 
 def _prompts(pairs: PromptPairs, patch: PathPatch) -> list[Prompt]:
-    live = (patch.position.orig == pairs.end) & (patch.position.new == pairs.new_end)
+    live = patch.position.orig == pairs.end
     T = min(pairs.orig.shape[1], pairs.new.shape[1])
     changed = pairs.orig[:, :T] != pairs.new[:, :T]
     first = torch.where(changed.any(1), changed.int().argmax(1), T).minimum(pairs.end)
-    columns = (pairs.end, pairs.new_end, first, live)
+    columns = (pairs.end, patch.position.new, first, live)
     return [Prompt(*row) for row in zip(*(c.tolist() for c in columns), strict=True)]
 
 
@@ -59,19 +59,17 @@ def path_patch(
     packed = Packed.of(model)
     for block in work.prompt_blocks:
         chosen = torch.tensor(block)
-        members = pairs.select(chosen)
-        sites = _clean_runs(model, packed, ops, members, work, block)
+        members, prompts = pairs.select(chosen), [work.prompts[index] for index in block]
+        sites = _clean_runs(model, packed, ops, members, prompts, work.new_until)
         base[chosen], change = read_out(model, ops, members, chosen, metric, sites.final)
-        live = torch.tensor([work.prompts[index].live for index in block])
-        if not live.any():
-            continue
-        live_sites = _select(sites, live)
-        prompts = live.nonzero().squeeze(1)
-        for variants in work.variant_blocks:
+        for variants in work.variant_blocks if prompts[0].live else ():
             senders = work.variants[variants.start : variants.stop]
-            delta = run_wave(model, packed, ops, live_sites, senders, work.between, advance)
+            delta = run_wave(model, packed, ops, sites, senders, work.between, advance)
             rows = torch.tensor([variant.index for variant in senders])
-            values[rows[:, None], chosen[prompts]] = change(delta, prompts)
+            values[rows[:, None], chosen] = change(delta)
+            del delta
+        # Before the next block's runs begin: they need the memory.
+        del sites, change
     return Outcome(base, values)
 
 
@@ -80,19 +78,12 @@ def _clean_runs(
     packed: Packed,
     ops: Ops,
     pairs: PromptPairs,
-    work: PathPlan,
-    block: tuple[int, ...],
+    prompts: list[Prompt],
+    until: tuple[int, int],
 ) -> EndSites:
-    prompts = [work.prompts[index] for index in block]
-    until = work.new_until if any(prompt.live for prompt in prompts) else None
-    if not all(prompt.aligned for prompt in prompts):
-        return run_apart(model, packed, pairs, until)
+    """The runs of a block, whose prompts are of one kind: live or not, aligned or not."""
+    if prompts[0].live and not prompts[0].aligned:
+        new_at = torch.tensor([prompt.new_at for prompt in prompts])
+        return run_apart(model, packed, pairs, new_at, until)
     first_changed = torch.tensor([prompt.first_changed for prompt in prompts])
-    return run_pair(model, packed, ops, pairs, first_changed, until)
-
-
-def _select(sites: EndSites, live: torch.Tensor) -> EndSites:
-    if live.all():
-        return sites
-    layers = (sites.resid_mid, sites.pre, sites.delta_z, sites.delta_mlp)
-    return EndSites(*([site[live] for site in by_layer] for by_layer in layers), sites.final[live])
+    return run_pair(model, packed, ops, pairs, first_changed, until if prompts[0].live else None)
