@@ -28,28 +28,31 @@ def check_source(source: str, pairs: PromptPairs, mean_pairs: PromptPairs, argum
 class MeanTable:
     """Mean of a site over clean new runs: at token t over the prompts with END ≥ t."""
 
+    ids: Tensor  # [forms] ascending
     mean: Tensor  # [forms, T, ...]
     count: Tensor  # [forms, T]
 
     @classmethod
     def of(cls, value_new: Tensor, end: Tensor, group: Tensor) -> MeanTable:
-        """From values [N, T, ...] of prompts that end at end [N]; one row per group id."""
+        """From values [N, T, ...] of prompts that end at end [N]; one row per id of group [N]."""
         T = value_new.shape[1]
         alive_NT = torch.arange(T) <= end[:, None]
-        member_GN = torch.arange(int(group.max()) + 1)[:, None] == group
+        ids = group.unique()
+        member_GN = ids[:, None] == group
         weight_GNT = (member_GN[:, :, None] & alive_NT).to(value_new.dtype)
         count_GT = weight_GNT.sum(1)
         # Values after END may be anything; zero them so that 0·NaN can't spoil a mean.
         value = torch.where(_like(alive_NT, value_new), value_new, 0)
         total = torch.einsum("gnt,nt...->gt...", weight_GNT, value)
-        return cls(total / _like(count_GT, total).clamp(min=1), count_GT)
+        return cls(ids, total / _like(count_GT, total).clamp(min=1), count_GT)
 
     def rows(self, group: Tensor, where: Tensor, end: Tensor) -> Tensor:
         """Means for prompts of these groups, [N, T, ...]; `where` [N, T] is what will be read.
 
-        Raises ValueError when a cell that matters has no prompt to take a mean over.
+        Groups are ids of the table. Raises ValueError when a cell that matters has no prompt to
+        take a mean over.
         """
-        T = where.shape[1]
+        T, row = where.shape[1], torch.searchsorted(self.ids, group)
         if self.mean.shape[1] < T:
             padding = T - self.mean.shape[1]
             mean = torch.cat([self.mean, self.mean[:, -1:].expand(-1, padding, *self._inner)], 1)
@@ -57,14 +60,14 @@ class MeanTable:
         else:
             mean, count = self.mean[:, :T], self.count[:, :T]
         needed = where & (torch.arange(T) <= end[:, None])
-        empty = needed & (count[group] == 0)
+        empty = needed & (count[row] == 0)
         if empty.any():
             prompt, token = empty.nonzero()[0].tolist()
             raise ValueError(
                 f"source: no prompt of mean_pairs reaches token {token} "
                 f"(needed for prompt {prompt}); give longer mean_pairs"
             )
-        return mean[group]
+        return mean[row]
 
     @property
     def _inner(self) -> torch.Size:

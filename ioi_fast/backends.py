@@ -5,8 +5,11 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 
+import torch
+
 from ioi_fast.interventions import PathPatch, check_choice
 from ioi_fast.model import GPT2
+from ioi_fast.running import check_positive
 
 BACKENDS = ("auto", "reference", "cpu", "triton")
 PRECISIONS = ("fp32", "bf16", "fp64")
@@ -28,9 +31,7 @@ def choose(
     Raises ValueError for an unknown name and RuntimeError with the reason when the named backend
     can't run this. "auto" takes the fast path where it can and says so when it can't.
     """
-    check_choice(backend, BACKENDS, "backend")
-    check_choice(precision, PRECISIONS, "precision")
-    _check_memory(max_memory)
+    check_request(backend, precision, max_memory)
     reason = why_not_cpu(model, intervention, precision)
     if backend == "triton":
         raise RuntimeError("backend 'triton' can't run: this version has no Triton kernels")
@@ -46,7 +47,7 @@ def choose(
             + (f" (the fast path can't run this: {reason})" if reason else "")
         )
     if backend == "auto" and precision != "fp64":
-        warnings.warn(f"ioi_fast runs the reference backend, slowly: {reason}", stacklevel=4)
+        warnings.warn(f"ioi_fast runs the reference backend, slowly: {reason}", stacklevel=3)
     return Choice("reference", precision)
 
 
@@ -61,6 +62,8 @@ def why_not_cpu(model: GPT2, intervention: object, precision: str) -> str | None
         return _BF16
     if model.device.type != "cpu":
         return f"the model is on {model.device}"
+    if model.dtype != torch.float32:
+        return f"the weights are {str(model.dtype).removeprefix('torch.')}, not float32"
     if not isinstance(intervention, PathPatch):
         return "only path_patch has a fast path"
     if intervention.knock_out.ablations:
@@ -68,8 +71,8 @@ def why_not_cpu(model: GPT2, intervention: object, precision: str) -> str | None
     return None
 
 
-def _check_memory(max_memory: object) -> None:
-    if max_memory is None:
-        return
-    if isinstance(max_memory, bool) or not isinstance(max_memory, int) or max_memory < 1:
-        raise ValueError(f"max_memory must be a positive number of bytes, got {max_memory!r}")
+def check_request(backend: object, precision: object, max_memory: object) -> None:
+    """Raises ValueError or TypeError for an unknown backend or precision, or no size in bytes."""
+    check_choice(backend, BACKENDS, "backend")
+    check_choice(precision, PRECISIONS, "precision")
+    check_positive(max_memory, "max_memory", "a number of bytes")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ioi_fast import ops, reference_backend, wave_backend
 from ioi_fast.ablation_source import check_source
-from ioi_fast.backends import Choice, choose, why_not_cpu
+from ioi_fast.backends import Choice, check_request, choose, why_not_cpu
 from ioi_fast.interventions import (
     PathPatch,
     check_choice,
@@ -25,7 +25,7 @@ from ioi_fast.plan import PathPlan
 from ioi_fast.prompts import PromptPairs
 from ioi_fast.reference_backend import Outcome
 from ioi_fast.results import Result, provenance
-from ioi_fast.running import bar, threads_set
+from ioi_fast.running import bar, check_positive, threads_set
 from ioi_fast.sites import parse_senders
 
 
@@ -57,11 +57,10 @@ def path_patch(
     >>> result.effect.shape                                 # doctest: +SKIP
     torch.Size([6, 8])
     """
-    _check_inputs(model, pairs)
-    check_metric(metric)
-    patch = parse_path_patch(
+    patch = _checked_patch(
+        model,
         pairs,
-        model.config,
+        metric,
         senders=senders,
         receivers=receivers,
         position=position,
@@ -69,8 +68,6 @@ def path_patch(
         knock_out=knock_out,
         knock_out_source=knock_out_source,
     )
-    if patch.knock_out.ablations:
-        check_source(patch.knock_out.source, pairs, pairs, "knock_out_source")
     choice = choose(model, patch, backend, precision, max_memory)
     with threads_set(threads):
         outcome, ran = _run_path_patch(model, pairs, patch, metric, choice, max_memory, progress)
@@ -83,6 +80,16 @@ def path_patch(
             precision=precision,
             provenance=provenance(model, pairs, metric, _definition(patch)),
         )
+
+
+def _checked_patch(model: GPT2, pairs: PromptPairs, metric: Metric, **asked: object) -> PathPatch:
+    """The intervention that arguments of `path_patch` ask for, all of them checked."""
+    _check_inputs(model, pairs)
+    check_metric(metric)
+    patch = parse_path_patch(pairs, model.config, **asked)
+    if patch.knock_out.ablations:
+        check_source(patch.knock_out.source, pairs, pairs, "knock_out_source")
+    return patch
 
 
 def _run_path_patch(
@@ -148,8 +155,8 @@ def activation_patch(
     check_metric(metric)
     patch = parse_activation_patch(pairs, model.config, site=site, position=position, heads=heads)
     choice = choose(model, patch, backend, precision, max_memory)
-    exact = _reference(model, choice)
     with threads_set(threads), bar(len(patch.cells), "activation patch", progress) as advance:
+        exact = _reference(model, choice)
         outcome = reference_backend.activation_patch(exact, pairs, patch, metric, advance)
         definition = {"call": "activation_patch", "site": site, "position": patch.position_name}
         return Result(
@@ -193,8 +200,8 @@ def ablate(
     _check_inputs(model, mean_pairs, "mean_pairs")
     check_source(source, pairs, mean_pairs, "source")
     choice = choose(model, ablations, backend, precision, max_memory)
-    exact = _reference(model, choice)
     with threads_set(threads), bar(len(ablations.variants), "ablate", progress) as advance:
+        exact = _reference(model, choice)
         outcome = reference_backend.ablate(exact, pairs, mean_pairs, ablations, metric, advance)
         definition = {
             "call": "ablate",
@@ -235,8 +242,9 @@ def attention(
     chosen = heads_of(parse_senders(heads, model.config, "heads"))
     check_choice(run, ("orig", "new"), "run")
     patch = None if after is None else _parse_after(model, pairs, run, after)
-    exact = _reference(model, choose(model, "attention", backend, precision, None))
+    choice = choose(model, "attention", backend, precision, None)
     with threads_set(threads):
+        exact = _reference(model, choice)
         if patch is None:
             return reference_backend.attention(exact, pairs, chosen, run)
         passes = reference_backend.PathPasses.of(exact, pairs, patch)
@@ -259,14 +267,12 @@ def _parse_after(model: GPT2, pairs: PromptPairs, run: str, after: Mapping) -> P
     if unknown or "senders" not in after:
         problem = f"unknown {unknown[0]!r}" if unknown else "no senders"
         raise ValueError(f"after must hold senders and arguments of path_patch, got {problem}")
-    patch = parse_path_patch(pairs, model.config, **{**defaults, **after})
+    patch = _checked_patch(model, pairs, "logit_diff", **{**defaults, **after})
     if len(patch.senders) != 1:
         raise ValueError(
             f"after: expected one sender or one group like [['8.6', '8.10']], "
             f"got {len(patch.senders)}"
         )
-    if patch.knock_out.ablations:
-        check_source(patch.knock_out.source, pairs, pairs, "knock_out_source")
     return patch
 
 
@@ -282,11 +288,14 @@ def explain(call: Callable, model: GPT2, pairs: PromptPairs, **arguments: object
     bound = inspect.signature(path_patch).bind(model, pairs, **arguments)
     bound.apply_defaults()
     given = bound.arguments
-    _check_inputs(model, pairs)
-    check_metric(given["metric"])
     names = ("senders", "receivers", "position", "between", "knock_out", "knock_out_source")
-    patch = parse_path_patch(pairs, model.config, **{name: given[name] for name in names})
+    asked = {name: given[name] for name in names}
+    patch = _checked_patch(model, pairs, given["metric"], **asked)
+    check_request(given["backend"], given["precision"], given["max_memory"])
+    check_positive(given["threads"], "threads", "a number of threads")
     reason = why_not_cpu(model, patch, given["precision"])
+    if given["backend"] not in ("auto", "cpu"):
+        reason = f"backend is {given['backend']!r}"
     if reason:
         raise ValueError(f"call: only the fast path has a plan, and {reason}")
     return wave_backend.plan(model, pairs, patch, given["metric"], given["max_memory"])
@@ -309,4 +318,5 @@ def _check_inputs(model: GPT2, pairs: PromptPairs, argument: str = "pairs") -> N
 
 
 def _reference(model: GPT2, choice: Choice) -> GPT2:
-    return model.to(device="cpu", dtype=torch.float64 if choice.precision == "fp64" else None)
+    exact = torch.float64 if choice.precision == "fp64" else torch.float32
+    return model.to(device="cpu", dtype=exact)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ioi_fast.config import GPT2Config
 from ioi_fast.prompts import PromptPairs
-from ioi_fast.sites import Head, parse_node
+from ioi_fast.sites import Head, parse_node, read_node
 
 
 class Circuit:
@@ -66,10 +66,7 @@ class Circuit:
 
 
 def _read_head(key: object, argument: str) -> Head:
-    if isinstance(key, Head):
-        return key
-    if isinstance(key, tuple) and len(key) == 2:
-        return Head(*key)
-    if isinstance(key, str):
-        return Head.parse(key)
-    raise TypeError(f"{argument}: expected a head like '9.9', got {key!r}")
+    node = read_node(key, argument)
+    if not isinstance(node, Head):
+        raise ValueError(f"{argument}: expected a head like '9.9', got {key!r}")
+    return node

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from ioi_fast.circuit import Circuit
@@ -86,7 +86,7 @@ class Ablations:
 
 def check_choice(value: object, choices: tuple[str, ...], argument: str) -> str:
     """The value, or a ValueError naming the choices."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{argument} must be one of {', '.join(choices)}, got {value!r}")
     return value
 
@@ -145,7 +145,7 @@ def parse_variants(
     pairs: PromptPairs, config: GPT2Config, variants: object, source: object, base: object
 ) -> Ablations:
     """The validated intervention of an `ablate` call; raises TypeError or ValueError."""
-    if isinstance(variants, Mapping) or not hasattr(variants, "__iter__"):
+    if isinstance(variants, (Mapping, str)) or not isinstance(variants, Iterable):
         raise TypeError(f"variants must be a list of dicts, got {variants!r}")
     variants = list(variants)
     if not variants:
@@ -165,7 +165,7 @@ def _parse_base(base: object, pairs: PromptPairs, config: GPT2Config) -> Circuit
     if isinstance(base, Circuit):
         base.check(pairs, config)
         return base
-    if base != "model":
+    if not isinstance(base, str) or base != "model":
         raise ValueError(f"base must be 'model' or a Circuit, got {base!r}")
     return None
 
@@ -185,7 +185,8 @@ def parse_activation_patch(
         for sender in places:
             if sender.mlps:
                 raise ValueError(f"heads: {sender} is not a head; site {site!r} belongs to heads")
-        shape = (config.n_layer, config.n_head) if heads in (None, "heads") else (len(places),)
+        listed = heads is not None and not isinstance(heads, str)
+        shape = (len(places),) if listed else (config.n_layer, config.n_head)
     if not (isinstance(position, str) and position == "each"):
         one = parse_position(position, pairs)
         return ActivationPatch(site, tuple((place, one) for place in places), shape, one.name)

@@ -82,7 +82,8 @@ class Reading:
         if isinstance(self.metric, str):
             define = _DEFINITIONS[self.metric]
             return define(logits_RV, self.answers[prompt_R], self.wrong_answers[prompt_R])
-        return _checked(self.metric(logits_RV, self.prompts[prompt_R]), len(prompt_R))
+        values = _checked(self.metric(logits_RV, self.prompts[prompt_R]), len(prompt_R))
+        return values.to(logits_RV.dtype)
 
     def base(self) -> Tensor:
         """The metric of the base run, [N]."""
@@ -102,30 +103,41 @@ class Reading:
 
 
 def _prob_change(base_RV: Tensor, delta_RV: Tensor, answer_R: Tensor) -> Tensor:
-    """p0·(exp(δ_answer − c) − 1) with c = log Σ p0·exp(δ), the change of the normaliser."""
-    top_R1 = delta_RV.amax(-1, keepdim=True)
-    p0_RV = base_RV.softmax(-1)
-    # Shifting δ by its maximum keeps exp from overflowing; a shift of all logits changes nothing.
-    normaliser_R = torch.log1p((p0_RV * torch.expm1(delta_RV - top_R1)).sum(-1))
-    shifted_R = _pick(delta_RV - top_R1, answer_R)
-    return _pick(p0_RV, answer_R) * torch.expm1(shifted_R - normaliser_R)
+    """p0·(exp(m) − 1) with m = d_answer − log Σ p0·exp(d), the move of log p."""
+    log_p0_RV, d_RV = _centred(base_RV, delta_RV)
+    log_p0_R = _pick(log_p0_RV, answer_R)
+    move_R = _pick(d_RV, answer_R) - _log_mean_exp(log_p0_RV, d_RV)
+    near_R = log_p0_R.exp() * torch.expm1(move_R.clamp(max=1))
+    # Where p grows much, p0 may be too small for a float and exp(m) too large.
+    far_R = (log_p0_R + move_R).exp() - log_p0_R.exp()
+    return torch.where(move_R < 1, near_R, far_R)
 
 
 def _kl_change(base_RV: Tensor, delta_RV: Tensor) -> Tensor:
-    """log Σ p0·exp(d) with d = δ − Σ p0·δ, whose mean under p0 is zero."""
-    p0_RV = base_RV.softmax(-1)
-    d_RV = delta_RV - (p0_RV * delta_RV).sum(-1, keepdim=True)
+    """KL(base ‖ base + δ) = log Σ p0·exp(d) with d = δ − Σ p0·δ."""
+    return _log_mean_exp(*_centred(base_RV, delta_RV))
+
+
+def _centred(base_RV: Tensor, delta_RV: Tensor) -> tuple[Tensor, Tensor]:
+    """log p0, and δ less its mean under p0: a shift of all logits changes nothing."""
+    log_p0_RV = base_RV.log_softmax(-1)
+    return log_p0_RV, delta_RV - (log_p0_RV.exp() * delta_RV).sum(-1, keepdim=True)
+
+
+def _log_mean_exp(log_p0_RV: Tensor, d_RV: Tensor) -> Tensor:
+    """log Σ p0·exp(d) for a d whose mean under p0 is zero: never negative."""
+    p0_RV = log_p0_RV.exp()
     # Σ p0·d = 0, so only exp(d) − 1 − d is left, which has its own series where d is small.
     series_RV = d_RV.square() * (0.5 + d_RV * (1 / 6 + d_RV * (1 / 24 + d_RV / 120)))
     curved_RV = torch.where(d_RV.abs() < 0.05, series_RV, torch.expm1(d_RV.clamp(max=60)) - d_RV)
     small_R = torch.log1p((p0_RV * curved_RV).sum(-1))
-    top_R1 = d_RV.amax(-1, keepdim=True)
-    large_R = (p0_RV * torch.exp(d_RV - top_R1)).sum(-1).log() + top_R1.squeeze(-1)
-    return torch.where(top_R1.squeeze(-1) < 50, small_R, large_R)
+    large_R = torch.logsumexp(log_p0_RV + d_RV, -1)
+    return torch.where(d_RV.amax(-1) < 50, small_R, large_R)
 
 
 def _checked(values: object, rows: int) -> Tensor:
-    if not isinstance(values, Tensor) or values.shape != (rows,):
-        shape = list(values.shape) if isinstance(values, Tensor) else type(values).__name__
-        raise ValueError(f"metric must return a tensor [{rows}], one value a row, got {shape}")
+    if not isinstance(values, Tensor) or values.shape != (rows,) or values.is_complex():
+        tensor = isinstance(values, Tensor)
+        came = f"{values.dtype} {list(values.shape)}" if tensor else type(values).__name__
+        raise ValueError(f"metric must return real numbers [{rows}], one a row, got {came}")
     return values

@@ -139,8 +139,12 @@ class PathPlan:
         return min(variant.reaches for variant in self.variants)
 
     @property
-    def live(self) -> list[Prompt]:
-        """Prompts in which the patch can matter; none where no sender reaches a receiver."""
+    def live(self) -> int:
+        """How many prompts there are in which the patch can matter."""
+        return len(self._live)
+
+    @property
+    def _live(self) -> list[Prompt]:
         return [prompt for prompt in self.prompts if prompt.live] if self.variants else []
 
     @property
@@ -177,7 +181,7 @@ class PathPlan:
         return [self._layer(layer) for layer in range(self.config.n_layer)]
 
     def _layer(self, layer: int) -> LayerWork:
-        config, live = self.config, self.live
+        config, live = self.config, self._live
         D, F = config.n_embd, config.d_mlp
         orig_rows = sum(p.end + 1 for p in self.prompts)
         flops = _run_flops(config, layer == config.n_layer - 1, orig_rows, len(self.prompts))
@@ -197,9 +201,9 @@ class PathPlan:
 
     def _after(self, layer: int) -> tuple[int, int]:
         """Rows and FLOPs of the second phase, and of reading the layer's receivers."""
-        if self.receivers is None or not self.live:
+        if self.receivers is None or not self._live:
             return 0, 0
-        config, live = self.config, self.live
+        config, live = self.config, self._live
         D, F, K = config.n_embd, config.d_mlp, config.d_head
         heads = [r for r in self.receivers if r.node.layer == layer and r.site != "mlp_in"]
         cells = sum(self.cells(prompt) for prompt in live)
@@ -217,7 +221,7 @@ class PathPlan:
     @property
     def readout_flops(self) -> int:
         """Final LayerNorm to logits: one direction a row, or the whole vocabulary at END."""
-        rows = len(self.variants) * len(self.live) + len(self.prompts)
+        rows = len(self.variants) * self.live + len(self.prompts)
         return 2 * rows * self.config.n_embd * (self.config.vocab_size if self.vocabulary else 1)
 
     @property
@@ -241,7 +245,7 @@ class PathPlan:
         to = "the logits" if self.receivers is None else ", ".join(map(str, self.receivers))
         return (
             f"path patch to {to}, between={self.between!r}: {self.senders} senders "
-            f"({len(self.variants)} reach), {len(self.prompts)} prompts ({len(self.live)} live)"
+            f"({len(self.variants)} reach), {len(self.prompts)} prompts ({self.live} live)"
         )
 
     def _table(self) -> list[str]:

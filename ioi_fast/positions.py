@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ioi_fast.prompts import PromptPairs
+from ioi_fast.whole_numbers import whole_number
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,13 +56,17 @@ def parse_position(value: object, pairs: PromptPairs, argument: str = "position"
         return _everywhere(pairs, argument)
     if isinstance(value, str):
         return role_position(value, pairs, argument)
-    if isinstance(value, Tensor) and value.dtype == torch.int64 and value.shape == (len(pairs),):
-        return _tokens(value.cpu(), f"tokens[{len(pairs)}]", pairs, argument)
-    if hasattr(value, "__index__") and not isinstance(value, (bool, Tensor)):
-        return _tokens(torch.full((len(pairs),), int(value)), str(int(value)), pairs, argument)
+    if isinstance(value, Tensor):
+        if value.dtype == torch.int64 and value.shape == (len(pairs),):
+            return _tokens(value.cpu(), f"tokens[{len(pairs)}]", pairs, argument)
+        came = f"{value.dtype} {list(value.shape)}"
+    elif (token := whole_number(value)) is not None:
+        return _tokens(torch.full((len(pairs),), token), str(token), pairs, argument)
+    else:
+        came = repr(value)
     raise TypeError(
         f"{argument} must be a role ({', '.join(pairs.roles)}), an int, an int64 tensor "
-        f"[{len(pairs)}] or None, got {value!r}"
+        f"[{len(pairs)}] or None, got {came}"
     )
 
 

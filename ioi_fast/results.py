@@ -63,14 +63,14 @@ class Result:
         return sorted(rows, key=lambda row: row[1])
 
     def to_dict(self) -> dict[str, object]:
-        """Everything as plain lists and strings, ready for JSON."""
+        """Everything as plain lists and strings, ready for JSON; None for what is not finite."""
         return {
             "senders": list(self.senders),
-            "effect": self.effect.tolist(),
-            "stderr": self.stderr.tolist() if self.base.shape[0] > 1 else None,
-            "relative": self.relative.tolist(),
-            "values": self.values.tolist(),
-            "base": self.base.tolist(),
+            "effect": _plain(self.effect.tolist()),
+            "stderr": _plain(self.stderr.tolist()) if self.base.shape[0] > 1 else None,
+            "relative": _plain(self.relative.tolist()),
+            "values": _plain(self.values.tolist()),
+            "base": _plain(self.base.tolist()),
             "backend": self.backend,
             "precision": self.precision,
             "provenance": self.provenance,
@@ -81,6 +81,13 @@ class Result:
             f"Result(effect {list(self.shape)}, {self.base.shape[0]} prompts, "
             f"mean base {float(self.base.double().mean()):.4g}, {self.backend}, {self.precision})"
         )
+
+
+def _plain(numbers: list | float) -> list | float | None:
+    """Nested lists of numbers with None for NaN and infinity, which JSON does not have."""
+    if isinstance(numbers, list):
+        return [_plain(number) for number in numbers]
+    return numbers if math.isfinite(numbers) else None
 
 
 def provenance(

@@ -7,20 +7,32 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
+from ioi_fast.whole_numbers import whole_number
+
+
+def check_positive(value: object, argument: str, meaning: str) -> None:
+    """Raises TypeError or ValueError unless a value is None or an integer above zero."""
+    if value is None:
+        return
+    number = whole_number(value)
+    if number is None:
+        raise TypeError(f"{argument} must be {meaning} or None, got {value!r}")
+    if number < 1:
+        raise ValueError(f"{argument} must be {meaning} above 0 or None, got {number}")
+
 
 @contextmanager
 def threads_set(threads: int | None) -> Iterator[None]:
     """Runs with this many threads of torch and sets the old number back; None leaves it alone.
 
-    Raises ValueError unless threads is a positive integer or None.
+    Raises TypeError or ValueError unless threads is a positive integer or None.
     """
+    check_positive(threads, "threads", "a number of threads")
     if threads is None:
         yield
         return
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise ValueError(f"threads must be a positive integer or None, got {threads!r}")
     before = torch.get_num_threads()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(int(threads))
     try:
         yield
     finally:

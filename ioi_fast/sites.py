@@ -6,10 +6,11 @@ A sender is a group of one or more nodes that are patched at once; most groups h
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ioi_fast.config import GPT2Config
+from ioi_fast.whole_numbers import whole_number
 
 # 9.6 as the paper prints it; L9H6, a9.h6 and A9.6 as other tools do.
 _HEAD = re.compile(r"[LlAa]?(\d+)[.][Hh]?(\d+)|[Ll](\d+)[Hh](\d+)")
@@ -98,12 +99,14 @@ def parse_node(value: object, config: GPT2Config, argument: str) -> Node:
 
     Raises TypeError or ValueError naming the argument, what was expected and what came.
     """
-    return _check(_read_node(value, argument), config, argument)
+    return _check(read_node(value, argument), config, argument)
 
 
-def _read_node(value: object, argument: str) -> Node:
-    if isinstance(value, (Head, Mlp)):
-        return value
+def read_node(value: object, argument: str) -> Node:
+    """A head or an MLP from "9.9", (9, 9), "mlp3" or a node, of whatever model.
+
+    Raises TypeError or ValueError naming the argument, what was expected and what came.
+    """
     if isinstance(value, str):
         kind = Mlp if _MLP.fullmatch(value.strip()) else Head
         try:
@@ -112,13 +115,19 @@ def _read_node(value: object, argument: str) -> Node:
             raise ValueError(
                 f"{argument}: expected a head like '9.6' or an MLP like 'mlp3', got {value!r}"
             ) from None
-    if isinstance(value, tuple) and len(value) == 2 and all(_is_index(part) for part in value):
-        return Head(*(int(part) for part in value))
+    numbers = [whole_number(part) for part in _numbers(value)]
+    if numbers and None not in numbers:
+        return Mlp(*numbers) if isinstance(value, Mlp) else Head(*numbers)
     raise TypeError(f"{argument}: expected a head like '9.6' or (9, 6), or 'mlp3', got {value!r}")
 
 
-def _is_index(value: object) -> bool:
-    return hasattr(value, "__index__") and not isinstance(value, bool)
+def _numbers(value: object) -> tuple:
+    """What should be the whole numbers of a node; empty for what is no node."""
+    if isinstance(value, Mlp):
+        return (value.layer,)
+    if isinstance(value, Head):
+        return (value.layer, value.head)
+    return value if isinstance(value, tuple) and len(value) == 2 else ()
 
 
 def _check(node: Node, config: GPT2Config, argument: str) -> Node:
@@ -150,25 +159,29 @@ def all_mlps(config: GPT2Config) -> tuple[Sender, ...]:
 
 
 def parse_senders(
-    value: object, config: GPT2Config, argument: str = "senders", words: bool = True
+    value: object, config: GPT2Config, argument: str = "senders"
 ) -> tuple[Sender, ...]:
     """Senders from "heads", "mlps" or a list whose entries are nodes or lists of nodes.
 
     Raises TypeError or ValueError for an empty list, an unknown node or equal entries.
     """
-    if words and value == "heads":
-        return all_heads(config)
-    if words and value == "mlps":
-        return all_mlps(config)
-    expected = f"{argument} must be {'“heads”, “mlps” or ' if words else ''}a list of nodes"
-    if isinstance(value, (str, Head, Mlp)) or not isinstance(value, Iterable):
-        raise TypeError(f"{expected} like ['9.9', 'mlp3', ['8.6', '8.10']], got {value!r}")
-    entries = list(value)
-    if not entries:
-        raise ValueError(f"{expected}, got an empty list")
+    if isinstance(value, str) and value in ("heads", "mlps"):
+        return all_heads(config) if value == "heads" else all_mlps(config)
+    like = "'heads', 'mlps' or a list like ['9.9', 'mlp3', ['8.6', '8.10']]"
+    entries = _entries(value, f"{argument} must be {like}")
     senders = tuple(_parse_group(entry, config, argument) for entry in entries)
     check_distinct([frozenset(sender.nodes) for sender in senders], senders, argument)
     return senders
+
+
+def _entries(value: object, expected: str) -> list:
+    """What is listed; a set has no order and a dict would lose its values."""
+    if isinstance(value, (str, set, frozenset, Mapping)) or not isinstance(value, Iterable):
+        raise TypeError(f"{expected}, got {value!r}")
+    entries = list(value)
+    if not entries:
+        raise ValueError(f"{expected}, got an empty list")
+    return entries
 
 
 def _parse_group(entry: object, config: GPT2Config, argument: str) -> Sender:
@@ -197,22 +210,17 @@ def parse_receivers(value: object, config: GPT2Config) -> tuple[Receiver, ...] |
 
     Raises TypeError or ValueError for an empty list, an unknown receiver or equal entries.
     """
-    if value == "logits":
+    if isinstance(value, str) and value == "logits":
         return None
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise TypeError(
-            f"receivers must be 'logits' or a list like ['9.9.q', 'mlp5'], got {value!r}"
-        )
-    receivers = tuple(_parse_receiver(entry, config) for entry in value)
-    if not receivers:
-        raise ValueError("receivers must be 'logits' or a list like ['9.9.q', 'mlp5'], got []")
+    entries = _entries(value, "receivers must be 'logits' or a list like ['9.9.q', 'mlp5']")
+    receivers = tuple(_parse_receiver(entry, config) for entry in entries)
     check_distinct(receivers, receivers, "receivers")
     return receivers
 
 
 def _parse_receiver(entry: object, config: GPT2Config) -> Receiver:
     if isinstance(entry, Receiver):
-        return Receiver(_check(entry.node, config, "receivers"), entry.site)
+        entry = str(entry)
     if isinstance(entry, str) and (match := _RECEIVER.fullmatch(entry.strip())):
         node = parse_node(match[1], config, "receivers")
         if isinstance(node, Head):

@@ -1,0 +1,96 @@
+"""Which backend runs a call: a named one runs or raises, "auto" may fall back and says so."""
+
+from __future__ import annotations
+
+import re
+import warnings
+
+import pytest
+import torch
+from small_models import ragged_pairs, tiny_model
+
+from ioi_fast import GPT2, PromptPairs, ablate, activation_patch, attention, path_patch
+
+
+@pytest.fixture(scope="module")
+def model() -> GPT2:
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def pairs() -> PromptPairs:
+    return ragged_pairs()
+
+
+def refused(*parts: str):
+    """Expects a RuntimeError whose message holds all parts, in this order."""
+    return pytest.raises(RuntimeError, match="(?s)" + ".*".join(re.escape(p) for p in parts))
+
+
+def test_a_named_backend_that_can_not_run_says_why(model, pairs) -> None:
+    for arguments, reason in (
+        ({"knock_out": {"0.0": "END"}}, "knock-outs have no fast path"),
+        ({"precision": "fp64"}, "precision 'fp64' belongs to the reference backend"),
+        ({"precision": "bf16"}, "precision 'bf16' is not available"),
+    ):
+        with refused("backend 'cpu' can't run this", reason):
+            path_patch(model, pairs, backend="cpu", **arguments)
+    for call in (activation_patch, lambda *given, **rest: ablate(*given, [{}], **rest)):
+        with refused("backend 'cpu' can't run this: only path_patch"):
+            call(model, pairs, backend="cpu")
+    with refused("backend 'triton' can't run: this version has no Triton kernels"):
+        path_patch(model, pairs, backend="triton")
+    for name in ("reference", "auto"):
+        with refused("backend 'reference' can't run this: precision 'bf16'"):
+            path_patch(model, pairs, backend=name, precision="bf16")
+    double = model.to(dtype=torch.float64)
+    with refused("backend 'cpu' can't run this: the weights are float64, not float32"):
+        path_patch(double, pairs, backend="cpu")
+
+
+def test_the_reference_can_not_bound_its_memory(model, pairs) -> None:
+    with refused("backend 'reference' can't bound its memory"):
+        path_patch(model, pairs, backend="reference", max_memory=10**9)
+    with refused("can't bound its memory", "knock-outs have no fast path"):
+        path_patch(model, pairs, knock_out={"0.0": "END"}, max_memory=10**9)
+
+
+def test_auto_takes_the_fast_path_silently(model, pairs) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert path_patch(model, pairs, ["0.0"]).backend.startswith("cpu/")
+        exact = path_patch(model, pairs, ["0.0"], precision="fp64")
+    assert (exact.backend, exact.precision) == ("reference", "fp64")
+
+
+def test_auto_falls_back_and_says_so_once_where_it_was_called(model, pairs) -> None:
+    for call, reason in (
+        (lambda: path_patch(model, pairs, ["0.0"], knock_out={"0.1": "END"}), "knock-outs"),
+        (lambda: activation_patch(model, pairs, "z", "END", ["0.0"]), "only path_patch"),
+        (lambda: ablate(model, pairs, [{}]), "only path_patch"),
+        (lambda: attention(model, pairs, ["0.0"]), "only path_patch"),
+    ):
+        with pytest.warns(UserWarning, match=f"runs the reference backend.*{reason}") as caught:
+            result = call()
+        assert len(caught) == 1 and caught[0].filename == __file__
+        assert isinstance(result, torch.Tensor) or result.backend == "reference"
+
+
+def test_a_named_backend_runs_silently(model, pairs) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in ("reference", "cpu"):
+            result = path_patch(model, pairs, ["0.0"], backend=name)
+            assert result.backend.split("/")[0] == name
+        ablate(model, pairs, [{}], backend="reference")
+
+
+def test_precision_is_the_one_that_ran(model, pairs) -> None:
+    """A double model asked for fp32 runs in fp32, and the other way round."""
+    double = model.to(dtype=torch.float64)
+    for precision in ("fp32", "fp64"):
+        single = path_patch(model, pairs, backend="reference", precision=precision)
+        other = path_patch(double, pairs, backend="reference", precision=precision)
+        assert torch.equal(single.values, other.values) and other.precision == precision
+    with pytest.warns(UserWarning, match="the weights are float64"):
+        assert path_patch(double, pairs, ["0.0"]).backend == "reference"

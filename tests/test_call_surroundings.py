@@ -1,0 +1,157 @@
+"""What surrounds a call: nothing is changed, threads are set back, plans explain."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from small_models import ragged_pairs, shifted_pairs, tiny_model
+from torch import Tensor
+
+from ioi_fast import (
+    GPT2,
+    Circuit,
+    PromptPairs,
+    ablate,
+    activation_patch,
+    attention,
+    explain,
+    path_patch,
+)
+
+N, T = 4, 7
+SLOW = {"backend": "reference"}
+LISTED = ["0.1", (1, 2), "mlp1", ["0.0", "mlp0", "2.2"]]
+
+
+@pytest.fixture(scope="module")
+def model() -> GPT2:
+    return tiny_model()
+
+
+@pytest.fixture(scope="module")
+def pairs() -> PromptPairs:
+    return ragged_pairs(N, T)
+
+
+def every_tensor(model: GPT2, pairs: PromptPairs) -> list[Tensor]:
+    roles = [*pairs.positions.values(), *pairs.new_roles.values()]
+    tokens = [pairs.orig, pairs.new, pairs.answers, pairs.wrong_answers, pairs.forms, *roles]
+    return model.weights.tensors() + tokens
+
+
+@pytest.mark.parametrize("prompts", [ragged_pairs, shifted_pairs], ids=["ragged", "shifted"])
+def test_the_callers_model_and_tensors_are_unchanged(prompts) -> None:
+    model, pairs = tiny_model(), prompts(N, T)
+    tensors = every_tensor(model, pairs)
+    before = [tensor.clone() for tensor in tensors]
+    position, senders = pairs.end.clone(), ["0.0", ["mlp1", "2.1"]]
+    knock_out = {"0.2": "END"}
+    path_patch(model, pairs, senders, position=position, metric="kl", backend="cpu")
+    path_patch(model, pairs, senders, ["1.1.q"], "S2", knock_out=knock_out, **SLOW)
+    activation_patch(model, pairs, "v", "END", **SLOW)
+    ablate(model, pairs, [knock_out], base=Circuit({"2.0": "END"}), **SLOW)
+    attention(model, pairs, "heads", precision="fp64", **SLOW)
+    for tensor, copy in zip(tensors, before, strict=True):
+        assert torch.equal(tensor, copy)
+    assert torch.equal(position, pairs.end)
+    assert senders == ["0.0", ["mlp1", "2.1"]] and knock_out == {"0.2": "END"}
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_equal_calls_give_equal_bits(model, pairs, backend: str) -> None:
+    first = path_patch(model, pairs, LISTED, backend=backend)
+    again = path_patch(model, pairs, LISTED, backend=backend)
+    assert torch.equal(first.values, again.values) and torch.equal(first.base, again.base)
+
+
+def failing(logits: Tensor, prompt: Tensor) -> Tensor:
+    raise ZeroDivisionError("the metric failed")
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_threads_are_set_back_after_a_call_and_after_an_error(model, pairs, backend: str) -> None:
+    before = torch.get_num_threads()
+    asked = 3 if before != 3 else 2
+    seen = []
+
+    def watching(logits: Tensor, prompt: Tensor) -> Tensor:
+        seen.append(torch.get_num_threads())
+        return logits[:, 0]
+
+    result = path_patch(model, pairs, ["0.0"], metric=watching, threads=asked, backend=backend)
+    assert set(seen) == {asked} and torch.get_num_threads() == before
+    assert result.provenance["threads"] == asked
+    with pytest.raises(ZeroDivisionError):
+        path_patch(model, pairs, ["0.0"], metric=failing, threads=asked, backend=backend)
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda *given, **rest: activation_patch(*given, "z", "END", ["0.0"], **rest),
+        lambda *given, **rest: ablate(*given, [{"0.0": "END"}], **rest),
+    ],
+    ids=["activation_patch", "ablate"],
+)
+def test_threads_are_set_back_by_the_other_calls(model, pairs, call) -> None:
+    before = torch.get_num_threads()
+    call(model, pairs, threads=before + 1, **SLOW)
+    assert torch.get_num_threads() == before
+    with pytest.raises(ZeroDivisionError):
+        call(model, pairs, metric=failing, threads=before + 1, **SLOW)
+    assert torch.get_num_threads() == before
+    attention(model, pairs, ["0.0"], threads=before + 1, **SLOW)
+    assert torch.get_num_threads() == before
+
+
+def test_explain_takes_the_same_arguments_and_runs_nothing(model, pairs, monkeypatch) -> None:
+    from ioi_fast import wave_backend
+
+    def never(*arguments: object) -> None:
+        raise AssertionError("explain ran the call")
+
+    monkeypatch.setattr(wave_backend, "path_patch", never)
+    same = {"senders": LISTED, "between": "nothing", "metric": "kl", "threads": 1, "progress": True}
+    plan = explain(path_patch, model, pairs, **same, max_memory=10**6, backend="cpu")
+    assert [str(variant.sender) for variant in sorted(plan.variants, key=lambda v: v.index)] == [
+        "0.1",
+        "1.2",
+        "mlp1",
+        "0.0+mlp0+2.2",
+    ]
+    assert plan.between == "nothing" and plan.vocabulary and plan.peak_bytes <= 10**6
+    assert explain(path_patch, model, pairs).live == N
+    assert explain(path_patch, model, pairs, position="S2").live == 0
+
+
+def test_explain_refuses_what_has_no_plan(model, pairs) -> None:
+    with pytest.raises(ValueError, match=r"call must be ioi_fast\.path_patch"):
+        explain(ablate, model, pairs, variants=[{}])
+    for arguments, reason in (
+        ({"knock_out": {"0.0": "END"}}, "knock-outs have no fast path"),
+        ({"precision": "fp64"}, "'fp64' belongs to the reference"),
+        ({"backend": "reference"}, "backend is 'reference'"),
+    ):
+        with pytest.raises(ValueError, match=f"only the fast path has a plan, and .*{reason}"):
+            explain(path_patch, model, pairs, **arguments)
+
+
+def test_explain_raises_as_the_call_does(model, pairs) -> None:
+    for arguments, error, match in (
+        ({"sender": "heads"}, TypeError, "'sender'"),
+        ({"senders": ["9.9"]}, ValueError, "senders: layer 9"),
+        ({"between": "mlp"}, ValueError, "between must be one of"),
+        ({"metric": "ld"}, ValueError, "metric must be one of"),
+        ({"backend": "gpu"}, ValueError, "backend must be one of"),
+        ({"precision": "fp8"}, ValueError, "precision must be one of"),
+        ({"max_memory": "1GB"}, TypeError, "max_memory must be"),
+        ({"max_memory": 10}, ValueError, "max_memory must be at least"),
+        ({"threads": 0}, ValueError, "threads must be"),
+    ):
+        with pytest.raises(error, match=match):
+            explain(path_patch, model, pairs, **arguments)
+        with pytest.raises(error, match=match):
+            path_patch(model, pairs, **arguments)
+    with pytest.raises(TypeError, match="positional"):
+        explain(path_patch, model, pairs, "heads")

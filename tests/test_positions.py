@@ -1,0 +1,142 @@
+"""Positions: what names a cell of orig, which cell of new it matches, and what is refused."""
+
+from __future__ import annotations
+
+import re
+
+import numpy
+import pytest
+import torch
+from small_models import ragged_pairs, shifted_pairs
+
+from ioi_fast import PromptPairs
+from ioi_fast.positions import Position, parse_position
+
+
+def refused(error: type[Exception], *parts: str):
+    """Expects an error whose message holds all parts, in this order."""
+    return pytest.raises(error, match="(?s)" + ".*".join(re.escape(part) for part in parts))
+
+
+def shorter_new() -> PromptPairs:
+    """Two prompts that end at 4 and 3 whose new prompts end at 2 and 3."""
+    tokens = torch.arange(10).view(2, 5)
+    return PromptPairs(
+        tokens,
+        tokens + 20,
+        [0, 1],
+        [2, 3],
+        positions={"END": [4, 3], "S": [1, 0]},
+        new_positions={"END": [2, 3], "S": [2, 1]},
+    )
+
+
+def test_a_role_stands_for_its_cells_in_both_runs() -> None:
+    pairs = shifted_pairs(N=3, T=7)
+    for role in ("END", "S2", "S1"):
+        position = parse_position(role, pairs)
+        assert position.name == role and not position.everywhere
+        for run, tokens, at in (
+            ("orig", pairs.orig, pairs.positions[role]),
+            ("new", pairs.new, pairs.new_positions[role]),
+        ):
+            where = position.where(tokens, run)
+            assert where.shape == tokens.shape and where.dtype == torch.bool
+            assert where.nonzero().tolist() == [[n, int(t)] for n, t in enumerate(at)]
+
+
+@pytest.mark.parametrize(
+    ("value", "tokens", "name"),
+    [
+        (0, [0, 0, 0, 0], "0"),
+        (6, [6, 6, 6, 6], "6"),
+        (numpy.int64(3), [3, 3, 3, 3], "3"),
+        (torch.tensor([6, 0, 2, 5]), [6, 0, 2, 5], "tokens[4]"),
+    ],
+)
+def test_tokens_by_number(value: object, tokens: list[int], name: str) -> None:
+    pairs = ragged_pairs(N=4, T=7)
+    position = parse_position(value, pairs)
+    assert position.name == name
+    assert position.orig.tolist() == tokens and position.new.tolist() == tokens
+    assert position.where(pairs.orig).nonzero().tolist() == [[n, t] for n, t in enumerate(tokens)]
+
+
+def test_none_is_every_position() -> None:
+    pairs = ragged_pairs(N=4, T=7)
+    position = parse_position(None, pairs)
+    assert position.everywhere and position.name == "all"
+    assert position.where(pairs.orig).all() and position.where(pairs.orig).shape == (4, 7)
+
+
+def test_aligned_moves_new_values_to_their_cells() -> None:
+    """Values that say which prompt and token they are of, read off at the matching cells."""
+    pairs = shifted_pairs(N=3, T=7)
+    T_new = pairs.new.shape[1]
+    value_new = (100 * torch.arange(3)[:, None] + torch.arange(T_new))[:, :, None, None]
+    for role in pairs.roles:
+        aligned = parse_position(role, pairs).aligned(value_new, 7)
+        assert aligned.shape == (3, 7, 1, 1)
+        for n in range(3):
+            at, at_new = int(pairs.positions[role][n]), int(pairs.new_positions[role][n])
+            assert int(aligned[n, at]) == 100 * n + at_new
+    everywhere = Position("all", None, None).aligned(value_new, 7)
+    assert torch.equal(everywhere, value_new[:, :7])
+
+
+@pytest.mark.parametrize("value", [0, 2, torch.tensor([1, 3])])
+def test_a_number_matches_the_same_number_of_a_prompt_of_other_length(value: object) -> None:
+    position = parse_position(value, shorter_new())
+    assert torch.equal(position.orig, position.new)
+
+
+def test_a_number_that_new_does_not_reach_is_refused() -> None:
+    pairs = shorter_new()
+    with refused(ValueError, "position: position 3 is past the end (2) of new prompt 0", "role"):
+        parse_position(3, pairs)
+    with refused(ValueError, "position: position 4 is past the end (2) of new prompt 0"):
+        parse_position(torch.tensor([4, 1]), pairs)
+    # After its END a cell of prompt 1 is padding: nothing is read there, so nothing is refused.
+    position = parse_position(torch.tensor([2, 4]), pairs)
+    assert position.orig.tolist() == [2, 4]
+    value_new = torch.zeros(2, pairs.new.shape[1], 1)
+    assert position.aligned(value_new, 5).shape == (2, 5, 1)
+
+
+def test_every_position_needs_prompts_of_equal_length() -> None:
+    with refused(ValueError, "position", "orig and new of prompt 0 end at 4 and 2; name a role"):
+        parse_position(None, shorter_new())
+    with refused(ValueError, "position", "name a role"):
+        parse_position(None, shifted_pairs())
+
+
+@pytest.mark.parametrize("value", [-1, 7, torch.tensor([0, 0, 7, 0]), torch.tensor([0, -2, 0, 0])])
+def test_a_number_outside_the_prompts_is_refused(value: object) -> None:
+    wrong = {7: "7", -1: "-1"}.get(value) if isinstance(value, int) else str(int(value[value != 0]))
+    with refused(ValueError, "position must be from 0 to 6", f"got {wrong}"):
+        parse_position(value, ragged_pairs(N=4, T=7))
+
+
+@pytest.mark.parametrize("role", ["end", "IO", "", "each", "all"])
+def test_an_unknown_role_is_refused(role: str) -> None:
+    with refused(ValueError, "here: the prompts have no role", repr(role), "END, S2, S1"):
+        parse_position(role, ragged_pairs(), "here")
+
+
+@pytest.mark.parametrize(
+    ("value", "came"),
+    [
+        (1.0, "1.0"),
+        (True, "True"),
+        ([1, 2, 3, 4], "[1, 2, 3, 4]"),
+        (numpy.array([1, 2, 3, 4]), "array([1, 2, 3, 4])"),
+        (torch.tensor([1, 2, 3]), "torch.int64 [3]"),
+        (torch.tensor(3), "torch.int64 []"),
+        (torch.tensor([1.0, 2.0, 3.0, 4.0]), "torch.float32 [4]"),
+        (torch.tensor([True, False, True, False]), "torch.bool [4]"),
+        (torch.zeros(4, 1, dtype=torch.int64), "torch.int64 [4, 1]"),
+    ],
+)
+def test_other_types_are_refused(value: object, came: str) -> None:
+    with refused(TypeError, "position must be a role (END, S2, S1)", "int64 tensor [4]", came):
+        parse_position(value, ragged_pairs(N=4, T=7))
