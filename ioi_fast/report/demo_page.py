@@ -125,13 +125,26 @@ def _attention_table(study: Study) -> Table:
     for index, head in enumerate(study.heads):
         weights = dict(_by_role(study, index))
         kind = "mover" if head in study.movers else "behind a mover"
-        rows.append([kind, head, *(round(weights[role], 3) for role in roles)])
+        place, most = _most_attended(study, index)
+        rows.append([kind, head, *(round(weights[role], 3) for role in roles), place, most])
     return Table(
         title="What each found head attends to",
-        caption="Mean attention from END to the token of each role.",
-        columns=["found as", "head", *roles],
+        caption="Mean attention from END to the token of each role, and the place with most of it "
+        "(a role, or so many tokens before END).",
+        columns=["found as", "head", *roles, "most on", "weight"],
         rows=rows,
     )
+
+
+def _most_attended(study: Study, index: int) -> tuple[str, float]:
+    """The role or distance from END that gets most of a head's attention, and how much."""
+    weights, end = _weights_at_end(study, index).double(), study.pairs.end
+    places = dict(_by_role(study, index))
+    for back in range(1, int(end.min()) + 1):
+        at = (end - back)[:, None]
+        places.setdefault(f"END−{back}", float(weights.gather(1, at).mean()))
+    place = max(places, key=places.__getitem__)
+    return place, round(places[place], 3)
 
 
 def _attention_maps(study: Study) -> list[AttentionMap]:

@@ -1,0 +1,94 @@
+"""Blocks of a plan: a memory budget is kept or refused, and nothing is lost or done twice."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_models import ragged_pairs, shifted_pairs, tiny_model
+from small_plans import SMALL, TINY, any_senders, planned, prompts_of_all_kinds
+
+from ioi_fast import calls, explain, path_patch
+from ioi_fast.plan import PathPlan, Prompt, block_bytes
+
+
+def check_blocks(plan: PathPlan) -> None:
+    """Every prompt and every sender in one block; kinds apart; the longest first."""
+    placed = [index for block in plan.prompt_blocks for index in block]
+    assert sorted(placed) == list(range(len(plan.prompts)))
+    rows = [row for block in plan.variant_blocks for row in block]
+    assert rows == list(range(len(plan.variants)))
+    assert all(plan.prompt_blocks) and all(plan.variant_blocks)
+    kinds = []
+    for block in plan.prompt_blocks:
+        members = [plan.prompts[index] for index in block]
+        kind = {(prompt.live, prompt.live and prompt.aligned) for prompt in members}
+        assert len(kind) == 1, "prompts that are run in different ways share a block"
+        kinds += [(kind.pop(), [prompt.end for prompt in members])]
+    for kind in {kind for kind, _ in kinds}:
+        ends = [end for other, block in kinds if other == kind for end in block]
+        assert ends == sorted(ends, reverse=True)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    prompts=prompts_of_all_kinds(most=40),
+    senders=any_senders(),
+    vocabulary=st.booleans(),
+    share=st.floats(0.0, 1.5),
+)
+def test_a_memory_budget_is_kept_or_refused(prompts, senders, vocabulary, share: float) -> None:
+    free = planned(TINY, prompts, senders, vocabulary=vocabulary)
+    check_blocks(free)
+    budget = max(1, int(share * free.peak_bytes))
+    try:
+        plan = planned(TINY, prompts, senders, vocabulary=vocabulary, max_memory=budget)
+    except ValueError as error:
+        needed = int(str(error).split("at least ")[1].split()[0])
+        longest = max(prompts, key=lambda prompt: prompt.last)
+        assert needed == block_bytes(TINY, [longest], 1, vocabulary) > budget
+        plan = planned(TINY, prompts, senders, vocabulary=vocabulary, max_memory=needed)
+        assert plan.peak_bytes <= needed
+    else:
+        assert plan.peak_bytes <= budget
+    check_blocks(plan)
+    assert plan.flops == free.flops, "splitting repeats no work"
+
+
+def test_too_small_a_budget_says_what_is_needed() -> None:
+    with pytest.raises(ValueError, match=r"max_memory must be at least \d+ bytes .* got 1000$"):
+        planned(TINY, [Prompt(6, 4, 1, True)], "heads", max_memory=1000)
+
+
+def test_halving_the_budget_makes_more_blocks_of_smaller_peak() -> None:
+    prompts = [Prompt(10 + n % 7, 10 + n % 7, 2, True) for n in range(64)]
+    peaks, counts = [], []
+    budget = planned(SMALL, prompts, "heads").peak_bytes
+    for _ in range(5):
+        plan = planned(SMALL, prompts, "heads", max_memory=budget)
+        peaks.append(plan.peak_bytes)
+        counts.append(len(plan.prompt_blocks) * len(plan.variant_blocks))
+        budget //= 2
+    assert counts == sorted(set(counts)) and counts[0] == 1
+    assert all(later <= earlier / 2 for earlier, later in itertools.pairwise(peaks))
+
+
+@pytest.mark.parametrize("prompts", [ragged_pairs, shifted_pairs], ids=["ragged", "shifted"])
+def test_progress_counts_the_layers_that_are_walked(prompts, monkeypatch) -> None:
+    told, steps = [], []
+
+    def bar(total: int, description: str, progress: bool):
+        steps.append(total)
+        return contextlib.nullcontext(told.append)
+
+    monkeypatch.setattr(calls, "bar", bar)
+    model, pairs = tiny_model(), prompts(N=9)
+    for senders in ("heads", "mlps", ["2.0", ["1.1", "mlp2"]]):
+        told.clear()
+        whole = explain(path_patch, model, pairs, senders=senders)
+        budget = whole.peak_bytes // 2
+        path_patch(model, pairs, senders, backend="cpu", max_memory=budget)
+        assert sum(told) == steps[-1] > 0
