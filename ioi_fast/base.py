@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ioi_fast.blocks import ROWS_PER_TILE
 from ioi_fast.kernels import reference
 from ioi_fast.model import GPT2, split_heads
 from ioi_fast.packing import Packed
-from ioi_fast.plan import ROWS_PER_TILE
 
 
 @dataclass(frozen=True, slots=True, eq=False)

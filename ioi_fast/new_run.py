@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from ioi_fast.base import Grid, LayerState, joined, tiles
+from ioi_fast.blocks import ROWS_PER_TILE
 from ioi_fast.mlp import mlp_delta
 from ioi_fast.model import GPT2, split_heads
 from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
-from ioi_fast.plan import ROWS_PER_TILE
 from ioi_fast.prompts import PromptPairs
 
 

@@ -10,89 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ioi_fast.blocks import block_bytes, blocks_of, prompt_blocks, split
 from ioi_fast.config import GPT2Config
-from ioi_fast.sites import Head, Node, Receiver, Sender
-
-# Rows of one matrix product in the wave: enough to run at full rate, few enough that the hidden
-# layer of the block stays in cache.
-ROWS_PER_TILE = 512
-# Tokens of the runs that are in flight at once; more would only cost memory.
-TOKENS_PER_BLOCK = 2048
-_FLOAT = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """What the plan needs to know of a prompt pair.
-
-    at and new_at are the patched token and its match (END where all are patched), first_changed the
-    first token that differs, at the latest `at`. A prompt is live if a patch there can matter.
-    """
-
-    end: int
-    at: int
-    new_at: int
-    first_changed: int
-    live: bool
-
-    @property
-    def aligned(self) -> bool:
-        """Whether orig and new match token by token, so that new can run as a difference."""
-        return self.at == self.new_at
-
-    @property
-    def new_rows(self) -> int:
-        """Tokens of the new run to compute: from the first change on, or all up to the match."""
-        return self.at + 1 - self.first_changed if self.aligned else self.new_at + 1
-
-    @property
-    def last(self) -> int:
-        """The last token of either run."""
-        return max(self.end, self.new_at) if self.live else self.end
-
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """One sender of the call: its place in the caller's order and its nodes by layer."""
-
-    index: int
-    sender: Sender
-    reaches: int  # first layer with a receiver that it can reach
-
-    @property
-    def start(self) -> tuple[int, int]:
-        """When it becomes live: (layer, 0) before that layer's MLP, (layer, 1) after it."""
-        return min(_place(node) for node in self.sender.nodes)
-
-    @property
-    def last(self) -> tuple[int, int]:
-        """The last place where it takes something from the new run."""
-        return max(_place(node) for node in self.sender.nodes)
-
-    def recomputes(self, layer: int) -> bool:
-        """Whether its difference goes through the layer's MLP, which is not itself patched."""
-        return self.start <= (layer, 0) and all(mlp.layer != layer for mlp in self.sender.mlps)
-
-
-def _place(node: Node) -> tuple[int, int]:
-    return (node.layer, 0 if isinstance(node, Head) else 1)
-
-
-def first_reached(sender: Sender, receivers: Sequence[Receiver] | None, n_layer: int) -> int | None:
-    """First layer with a receiver that a sender can reach; None if there is none.
-
-    q, k and v are read before the heads of their layer write, an MLP's input after them.
-    """
-    if receivers is None:
-        return n_layer
-    start = min(_place(node) for node in sender.nodes)
-    layers = [
-        r.node.layer
-        for r in receivers
-        if start < (r.node.layer, 1 if r.site == "mlp_in" else 0)
-        and (r.site == "mlp_in" or start[0] < r.node.layer)
-    ]
-    return min(layers, default=None)
+from ioi_fast.sites import Receiver, Sender
+from ioi_fast.work import Prompt, Variant, first_reached, place
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +44,12 @@ class PathPlan:
     variant_blocks: tuple[range, ...]  # into variants
 
     @property
-    def until(self) -> tuple[int, int]:
+    def new_until(self) -> tuple[int, int]:
         """The last place of the new run that any variant reads before the last receiver."""
         last = (self.config.n_layer, 0)
         if self.receivers is not None:
             last = max((r.node.layer, 1 if r.site == "mlp_in" else 0) for r in self.receivers)
-        places = [_place(node) for variant in self.variants for node in variant.sender.nodes]
+        places = [place(node) for variant in self.variants for node in variant.sender.nodes]
         return max((place for place in places if place < last), default=(0, 0))
 
     @property
@@ -185,15 +106,15 @@ class PathPlan:
         D, F = config.n_embd, config.d_mlp
         orig_rows = sum(p.end + 1 for p in self.prompts)
         flops = _run_flops(config, layer == config.n_layer - 1, orig_rows, len(self.prompts))
-        new_rows = sum(p.new_rows for p in live) if live and layer <= self.until[0] else 0
+        new_rows = sum(p.new_rows for p in live) if live and layer <= self.new_until[0] else 0
         if new_rows:
-            at_end = layer == self.until[0] and not self.everywhere
-            heads_only = layer == self.until[0] and not self.until[1]
+            at_end = layer == self.new_until[0] and not self.everywhere
+            heads_only = layer == self.new_until[0] and not self.new_until[1]
             flops += _run_flops(config, at_end, new_rows, len(live), not heads_only)
         cells = sum(self.cells(prompt) for prompt in live)
         wave_rows = self.active(layer) * cells
         heads = {h for v in self.variants for h in v.sender.heads if h.layer == layer}
-        if layer > self.until[0]:
+        if layer > self.new_until[0]:
             heads = set()  # written after the last receiver was read
         flops += 4 * D * F * wave_rows + 2 * config.d_head * D * len(heads) * cells
         after_rows, after_flops = self._after(layer)
@@ -243,20 +164,20 @@ class PathPlan:
 
     def _title(self) -> str:
         to = "the logits" if self.receivers is None else ", ".join(map(str, self.receivers))
+        reach = "" if self.receivers is None else f" ({len(self.variants)} reach)"
         return (
-            f"path patch to {to}, between={self.between!r}: {self.senders} senders "
-            f"({len(self.variants)} reach), {len(self.prompts)} prompts ({self.live} live)"
+            f"path patch to {to}, between={self.between!r}: {self.senders} senders{reach}, "
+            f"{len(self.prompts)} prompts ({self.live} live)"
         )
 
     def _table(self) -> list[str]:
-        names = ("layer", "orig rows", "new rows", "wave rows", "after rows", "GFLOP")
-        widths = (5, 10, 10, 10, 10, 9)
-        head = " ".join(f"{name:>{width}}" for name, width in zip(names, widths, strict=True))
-        return [head] + [
-            f"{work.layer:>5} {work.orig_rows:>10,} {work.new_rows:>10,} {work.wave_rows:>10,} "
-            f"{work.after_rows:>10,} {work.flops / 1e9:>9.2f}"
-            for work in self.layers()
-        ]
+        table = [["layer", "orig rows", "new rows", "wave rows", "after rows", "GFLOP"]]
+        for work in self.layers():
+            rows = (work.orig_rows, work.new_rows, work.wave_rows, work.after_rows)
+            table.append([f"{work.layer}", *(f"{n:,}" for n in rows), f"{work.flops / 1e9:.2f}"])
+        if self.receivers is None:
+            table = [[*row[:4], row[5]] for row in table]
+        return [" ".join([f"{row[0]:>5}", *(f"{cell:>10}" for cell in row[1:])]) for row in table]
 
     def _totals(self) -> list[str]:
         prompts, variants = len(self.prompt_blocks), len(self.variant_blocks)
@@ -278,39 +199,6 @@ def _run_flops(
         return rows * (8 * D * D + 4 * D * F)
     after = 2 * D * D + 4 * D * F if with_mlp else 0
     return rows * 4 * D * D + prompts * (2 * D * D + after)
-
-
-def block_bytes(plan: PathPlan, prompts: Sequence[Prompt], variants: int) -> int:
-    """Peak of one block: what is kept, and the larger of its runs, its wave and what follows."""
-    config = plan.config
-    D, F, n = config.n_embd, config.d_mlp, len(prompts)
-    T = max(prompt.last for prompt in prompts) + 1
-    cells = sum(plan.cells(p) for p in prompts)
-    kept = cells * config.n_layer * (4 * D + F)
-    tail = max(plan.after(p) for p in prompts) * n
-    if plan.from_layer is not None:
-        kept += (config.n_layer - plan.from_layer) * (2 * n * T * D + tail * (3 * D + F))
-        kept += (
-            variants
-            * cells
-            * sum(D if r.site == "mlp_in" else config.d_head for r in plan.receivers or ())
-        )
-    runs = n * T * (2 * 2 * D + 2 * 3 * D + 8 * F) + 8 * n * config.n_head * T * T
-    tile = min(variants, tile_variants(cells)) * cells * (4 * D + 5 * F)
-    wave = variants * cells * D + tile
-    after = 0
-    if plan.from_layer is not None:
-        together = min(variants, tile_variants(tail))
-        width = tail // n
-        after = together * (tail * (20 * D + 3 * F) + 6 * n * config.n_head * width * T)
-    rows = min(variants * n, ROWS_PER_TILE)
-    logits = rows * config.vocab_size * 4 if plan.vocabulary else 0
-    return _FLOAT * (kept + max(runs, wave, after, variants * n * D + logits))
-
-
-def tile_variants(rows: int) -> int:
-    """Whole variants in one tile of a wave; they share the base rows of their prompts."""
-    return max(1, ROWS_PER_TILE // rows)
 
 
 def plan_path_patch(
@@ -346,50 +234,9 @@ def plan_path_patch(
         prompt_blocks=(tuple(range(len(prompts))),),
         variant_blocks=(range(len(variants)),),
     )
-    size, width = _split(whole, max_memory)
+    size, width = split(whole, max_memory)
     return replace(
         whole,
-        prompt_blocks=_prompt_blocks(prompts, size),
-        variant_blocks=_blocks(len(variants), width),
+        prompt_blocks=prompt_blocks(prompts, size),
+        variant_blocks=blocks_of(len(variants), width),
     )
-
-
-def _blocks(total: int, size: int) -> tuple[range, ...]:
-    return tuple(range(start, min(start + size, total)) for start in range(0, total, size))
-
-
-def _prompt_blocks(prompts: Sequence[Prompt], size: int) -> tuple[tuple[int, ...], ...]:
-    """Blocks of one kind (live or not, aligned or not) and of like length, to pad little.
-
-    The longest come first: what they free is then large enough for all that follow.
-    """
-    kinds = [(prompt.live, prompt.live and prompt.aligned) for prompt in prompts]
-    blocks = []
-    for kind in sorted(set(kinds), reverse=True):
-        chosen = [i for i in range(len(prompts)) if kinds[i] == kind]
-        chosen.sort(key=lambda i: (prompts[i].end, prompts[i].new_at), reverse=True)
-        blocks += [tuple(chosen[i] for i in block) for block in _blocks(len(chosen), size)]
-    return tuple(blocks)
-
-
-def _split(plan: PathPlan, max_memory: int | None) -> tuple[int, int]:
-    """Prompts and senders of a block: halves the larger share until the block fits."""
-    longest = sorted(plan.prompts, key=lambda prompt: prompt.last, reverse=True)
-    tokens = longest[0].last + 1
-    size = max(1, min(len(longest), TOKENS_PER_BLOCK // tokens))
-    width = max(1, len(plan.variants))
-
-    def needed() -> int:
-        return block_bytes(plan, longest[:size], width)
-
-    while max_memory is not None and needed() > max_memory:
-        if size == 1 and width == 1:
-            raise ValueError(
-                f"max_memory must be at least {needed()} bytes for one prompt and one sender, "
-                f"got {max_memory}"
-            )
-        if width > 1 and (size == 1 or width * plan.config.n_embd > tokens * plan.config.d_mlp):
-            width = (width + 1) // 2
-        else:
-            size = (size + 1) // 2
-    return size, width

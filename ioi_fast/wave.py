@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from ioi_fast.base import tiles
+from ioi_fast.blocks import tile_variants
 from ioi_fast.clean_runs import CellSites
 from ioi_fast.mlp import mlp_delta
 from ioi_fast.model import GPT2
 from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
-from ioi_fast.plan import Variant, tile_variants
 from ioi_fast.sites import Receiver
+from ioi_fast.work import Variant
 
 
 @dataclass(frozen=True, slots=True, eq=False)

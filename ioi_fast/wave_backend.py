@@ -8,19 +8,21 @@ import torch
 from torch import Tensor
 
 from ioi_fast.base import tiles
+from ioi_fast.blocks import tile_variants
 from ioi_fast.clean_runs import Wanted, clean_runs
 from ioi_fast.interventions import PathPatch
 from ioi_fast.metrics import Metric
 from ioi_fast.model import GPT2
 from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
-from ioi_fast.plan import PathPlan, Prompt, plan_path_patch, tile_variants
+from ioi_fast.plan import PathPlan, plan_path_patch
 from ioi_fast.prompts import PromptPairs
 from ioi_fast.readout import needs_vocabulary, read_out
 from ioi_fast.reference_backend import Outcome
 from ioi_fast.second_phase import SecondPhase
 from ioi_fast.tail import Tail
 from ioi_fast.wave import Wave
+from ioi_fast.work import Prompt
 
 Advance = Callable[[int], None]
 
@@ -50,7 +52,7 @@ def _prompts(pairs: PromptPairs, patch: PathPatch) -> list[Prompt]:
     T = min(pairs.orig.shape[1], pairs.new.shape[1])
     changed = pairs.orig[:, :T] != pairs.new[:, :T]
     first = torch.where(changed.any(1), changed.int().argmax(1), T).minimum(at)
-    columns = (end, at, new_at, first, live)
+    columns = (end, new_at, first, live, at)
     return [Prompt(*row) for row in zip(*(c.tolist() for c in columns), strict=True)]
 
 
@@ -86,7 +88,7 @@ def _wanted(work: PathPlan, prompts: Sequence[Prompt]) -> Wanted:
         torch.tensor([getattr(prompt, name) for prompt in prompts])
         for name in ("at", "new_at", "first_changed")
     )
-    return Wanted(at, new_at, first, work.everywhere, work.until, work.from_layer)
+    return Wanted(at, new_at, first, work.everywhere, work.new_until, work.from_layer)
 
 
 def _final(

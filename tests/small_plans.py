@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from ioi_fast import GPT2Config
-from ioi_fast.plan import PathPlan, Prompt, plan_path_patch
+from ioi_fast.plan import PathPlan, plan_path_patch
 from ioi_fast.sites import parse_senders
+from ioi_fast.work import Prompt
 
 SMALL = GPT2Config()
 TINY = GPT2Config(n_layer=3, n_head=2, n_embd=8, n_inner=20, vocab_size=31, n_positions=99)

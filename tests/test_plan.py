@@ -15,8 +15,8 @@ from small_plans import SMALL, TINY, any_senders, planned, prompts_of_all_kinds
 import ioi_fast
 from ioi_fast import explain, path_patch
 from ioi_fast.kernels.packed_linear import PackedLinear
-from ioi_fast.plan import Prompt
 from ioi_fast.sites import Head, Mlp, Sender, parse_senders
+from ioi_fast.work import Prompt
 
 # Live with equal lengths, live with a shorter and a longer new prompt, not live.
 KINDS = (
@@ -34,7 +34,8 @@ package = types.ModuleType("ioi_fast")
 package.__path__ = [{path!r}]
 sys.modules["ioi_fast"] = package
 from ioi_fast.config import GPT2Config
-from ioi_fast.plan import Prompt, plan_path_patch
+from ioi_fast.plan import plan_path_patch
+from ioi_fast.work import Prompt
 from ioi_fast.sites import parse_senders
 config = GPT2Config()
 prompts, senders = [Prompt(15, 15, 3, True)] * 16, parse_senders("heads", config)

@@ -12,7 +12,9 @@ from small_models import ragged_pairs, shifted_pairs, tiny_model
 from small_plans import SMALL, TINY, any_senders, planned, prompts_of_all_kinds
 
 from ioi_fast import calls, explain, path_patch
-from ioi_fast.plan import PathPlan, Prompt, block_bytes
+from ioi_fast.blocks import block_bytes
+from ioi_fast.plan import PathPlan
+from ioi_fast.work import Prompt
 
 
 def check_blocks(plan: PathPlan) -> None:
@@ -49,7 +51,7 @@ def test_a_memory_budget_is_kept_or_refused(prompts, senders, vocabulary, share:
     except ValueError as error:
         needed = int(str(error).split("at least ")[1].split()[0])
         longest = max(prompts, key=lambda prompt: prompt.last)
-        assert needed == block_bytes(TINY, [longest], 1, vocabulary) > budget
+        assert needed == block_bytes(free, [longest], 1) > budget
         plan = planned(TINY, prompts, senders, vocabulary=vocabulary, max_memory=needed)
         assert plan.peak_bytes <= needed
     else:

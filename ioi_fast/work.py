@@ -1,0 +1,92 @@
+"""What a plan is made of: prompts as lengths and positions, senders as places in the layers.
+
+Pure Python, no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ioi_fast.sites import Head, Node, Receiver, Sender
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the plan needs to know of a prompt pair.
+
+    new_at is the token of new that matches the patched one, first_changed the first token that
+    differs, at the latest the patched one. A prompt is live if a patch there can matter. `position`
+    is the patched token where that is not END (or where all are).
+    """
+
+    end: int
+    new_at: int
+    first_changed: int
+    live: bool
+    position: int | None = None
+
+    @property
+    def at(self) -> int:
+        """The patched token, the last one where all are."""
+        return self.end if self.position is None else self.position
+
+    @property
+    def aligned(self) -> bool:
+        """Whether orig and new match token by token, so that new can run as a difference."""
+        return self.at == self.new_at
+
+    @property
+    def new_rows(self) -> int:
+        """Tokens of the new run to compute: from the first change on, or all up to the match."""
+        return self.at + 1 - self.first_changed if self.aligned else self.new_at + 1
+
+    @property
+    def last(self) -> int:
+        """The last token of either run."""
+        return max(self.end, self.new_at) if self.live else self.end
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One sender of the call: its place in the caller's order and its nodes by layer."""
+
+    index: int
+    sender: Sender
+    reaches: int  # first layer with a receiver that it can reach
+
+    @property
+    def start(self) -> tuple[int, int]:
+        """When it becomes live: (layer, 0) before that layer's MLP, (layer, 1) after it."""
+        return min(place(node) for node in self.sender.nodes)
+
+    @property
+    def last(self) -> tuple[int, int]:
+        """The last place where it takes something from the new run."""
+        return max(place(node) for node in self.sender.nodes)
+
+    def recomputes(self, layer: int) -> bool:
+        """Whether its difference goes through the layer's MLP, which is not itself patched."""
+        return self.start <= (layer, 0) and all(mlp.layer != layer for mlp in self.sender.mlps)
+
+
+def place(node: Node) -> tuple[int, int]:
+    """Where a node writes: (layer, 0) for a head, (layer, 1) for an MLP."""
+    return (node.layer, 0 if isinstance(node, Head) else 1)
+
+
+def first_reached(sender: Sender, receivers: Sequence[Receiver] | None, n_layer: int) -> int | None:
+    """First layer with a receiver that a sender can reach; None if there is none.
+
+    q, k and v are read before the heads of their layer write, an MLP's input after them.
+    """
+    if receivers is None:
+        return n_layer
+    start = min(place(node) for node in sender.nodes)
+    layers = [
+        r.node.layer
+        for r in receivers
+        if start < (r.node.layer, 1 if r.site == "mlp_in" else 0)
+        and (r.site == "mlp_in" or start[0] < r.node.layer)
+    ]
+    return min(layers, default=None)
