@@ -7,9 +7,10 @@ import re
 import numpy
 import pytest
 import torch
-from small_models import ragged_pairs, shifted_pairs
+from compare import assert_sweep
+from small_models import ragged_pairs, shifted_pairs, tiny_model
 
-from ioi_fast import PromptPairs
+from ioi_fast import PromptPairs, path_patch
 from ioi_fast.positions import Position, parse_position
 
 
@@ -140,3 +141,28 @@ def test_an_unknown_role_is_refused(role: str) -> None:
 def test_other_types_are_refused(value: object, came: str) -> None:
     with refused(TypeError, "position must be a role (END, S2, S1)", "int64 tensor [4]", came):
         parse_position(value, ragged_pairs(N=4, T=7))
+
+
+@pytest.mark.parametrize("between", ["mlps", "nothing"])
+@pytest.mark.parametrize("position", [6, "END", "LAST", torch.tensor([6, 5, 4, 2])], ids=str)
+def test_end_may_match_any_token_of_new(position: object, between: str) -> None:
+    """A number at END takes the same token of a longer new prompt, a role wherever it stands there.
+
+    LAST is END in orig, and in new a token before, at or behind the place of orig's END.
+    """
+    model, plain = tiny_model(), shifted_pairs(N=4, T=7)
+    last = torch.tensor([2, 5, 5, 6])
+    assert (last < plain.end).any() and (last == plain.end).any() and (last > plain.end).any()
+    pairs = PromptPairs(
+        plain.orig,
+        plain.new,
+        plain.answers,
+        plain.wrong_answers,
+        positions={**plain.positions, "LAST": plain.end},
+        new_positions={**plain.new_positions, "LAST": last},
+    )
+    senders = ["0.1", "2.2", "mlp1", ["mlp0", "1.1"], "mlp2"]
+    arguments = {"senders": senders, "position": position, "between": between}
+    truth = path_patch(model, pairs, backend="reference", precision="fp64", **arguments).values
+    assert truth.any(1).all()
+    assert_sweep(path_patch(model, pairs, backend="cpu", **arguments).values, truth, 2e-5)
