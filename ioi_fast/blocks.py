@@ -74,13 +74,14 @@ def prompt_blocks(prompts: Sequence[Prompt], size: int) -> tuple[tuple[int, ...]
 
 def split(plan: PathPlan, max_memory: int | None) -> tuple[int, int]:
     """Prompts and senders of a block: halves the larger share until the block fits."""
-    longest = sorted(plan.prompts, key=lambda prompt: prompt.last, reverse=True)
-    tokens = longest[0].last + 1
-    size = max(1, min(len(longest), TOKENS_PER_BLOCK // tokens))
+    prompts = plan.prompts
+    tokens = max(prompt.last for prompt in prompts) + 1
+    size = max(1, min(len(prompts), TOKENS_PER_BLOCK // tokens))
     width = max(1, len(plan.variants))
 
     def needed() -> int:
-        return block_bytes(plan, longest[:size], width)
+        blocks = prompt_blocks(prompts, size)
+        return max(block_bytes(plan, [prompts[i] for i in block], width) for block in blocks)
 
     while max_memory is not None and needed() > max_memory:
         if size == 1 and width == 1:

@@ -193,12 +193,10 @@ class PathPlan:
 def _run_flops(
     config: GPT2Config, end_only: bool, rows: int, prompts: int, with_mlp: bool = True
 ) -> int:
-    """Products of one layer of a run; the last layer needs only keys and values before END."""
+    """Products of one layer of a run; with end_only only keys and values of all its rows."""
     D, F = config.n_embd, config.d_mlp
-    if not end_only:
-        return rows * (8 * D * D + 4 * D * F)
     after = 2 * D * D + 4 * D * F if with_mlp else 0
-    return rows * 4 * D * D + prompts * (2 * D * D + after)
+    return rows * 4 * D * D + (prompts if end_only else rows) * (2 * D * D + after)
 
 
 def plan_path_patch(

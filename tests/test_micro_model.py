@@ -94,8 +94,8 @@ def test_groups_to_the_logits(backend: dict) -> None:
     check(frozen, 10, 0, 0)
 
 
-@pytest.mark.parametrize("precision", ["fp64", "fp32"])
-def test_a_head_to_the_queries_keys_and_values_of_another(precision: str) -> None:
+@pytest.mark.parametrize("backend", BACKENDS, ids=IDS)
+def test_a_head_to_the_queries_keys_and_values_of_another(backend: dict) -> None:
     """Sender 0.0. In pass C END enters layer 1 as ⟨1, 1⟩; pass D puts that query, key or value in.
 
     q: factor −1 + ½ − ½ = −1: weights 1/4 and 3/4, z = (−7 + 21)/4 = 3.5, writes 7: b = 1 − 1 + 7.
@@ -104,17 +104,17 @@ def test_a_head_to_the_queries_keys_and_values_of_another(precision: str) -> Non
     v: 6 + 13 = 19 at END: z = −21/4 + 19/4 = −½, writes −1: ⟨−1, −1⟩, 5 − 6 off: 0.
     all three: weights 1/2, z = (−7 + 19)/2 = 6, writes 12: ⟨−1, 12⟩.
     """
-    chosen = {"backend": "reference", "precision": precision}
     for receivers, expected in (
         (["1.0.q"], 8),
         (["1.0.k"], 5 * math.sqrt(2)),
         (["1.0.v"], 0),
         (["1.0.q", "1.0.k", "1.0.v"], logit_difference(-1, 12)),
     ):
-        check(path_patch(micro_model(), micro_pairs(), ["0.0"], receivers, **chosen), expected)
+        check(path_patch(micro_model(), micro_pairs(), ["0.0"], receivers, **backend), expected)
 
 
-def test_other_senders_to_the_queries() -> None:
+@pytest.mark.parametrize("backend", BACKENDS, ids=IDS)
+def test_other_senders_to_the_queries(backend: dict) -> None:
     """0.1: ⟨7, 7⟩ → ⟨1, 1⟩, as 0.0. Both: ⟨1, 7⟩ → ⟨0.2, 1.4⟩, factor 0: weights 1/2, ⟨−1, 0⟩.
 
     With MLP 0 frozen: 0.0 gives ⟨−7, 1⟩ → factor 1.4 + 0.1 − 0.5 = 1, and both give ⟨−7, 7⟩ → 1, as
@@ -122,18 +122,18 @@ def test_other_senders_to_the_queries() -> None:
     token, z = 7·(1 − odds)/(1 + odds) = −1.51, b = 1 − 1 + 2z = −3.03, v = −1.34: MLP 1 is on.
     """
     senders = ["0.0", "0.1", ["0.0", "0.1"]]
-    result = path_patch(micro_model(), micro_pairs(), senders, ["1.0.q"], **EXACT)
+    model, pairs = micro_model(), micro_pairs()
+    result = path_patch(model, pairs, senders, ["1.0.q"], **backend)
     check(result, 8, 8, 5 * math.sqrt(2))
-    frozen = path_patch(
-        micro_model(), micro_pairs(), senders, ["1.0.q"], between="nothing", **EXACT
-    )
+    frozen = path_patch(model, pairs, senders, ["1.0.q"], between="nothing", **backend)
     odds = 3**0.4
     b = 2 * 7 * (1 - odds) / (1 + odds)
     neuron = -5 * b / math.sqrt((1 + b * b) / 2) - 6
     check(frozen, 10, logit_difference(-1, b + 8 * neuron), 10)
 
 
-def test_a_head_to_the_input_of_an_mlp() -> None:
+@pytest.mark.parametrize("backend", BACKENDS, ids=IDS)
+def test_a_head_to_the_input_of_an_mlp(backend: dict) -> None:
     """MLP 1 sees what pass C has after layer 1's heads; everything else is the original's.
 
     0.0: ⟨1, −7⟩ is as good as ⟨−1, −7⟩: 10 stays. 0.1: ⟨7, −1⟩ turns it off: ⟨−1, −7⟩ → −6.
@@ -141,21 +141,21 @@ def test_a_head_to_the_input_of_an_mlp() -> None:
     With 1.0.q besides, 0.1 writes 7 through 1.0 and the MLP stays off: ⟨−1, 7⟩ → 8.
     """
     model, pairs, senders = micro_model(), micro_pairs(), ["0.0", "0.1", "1.1"]
-    check(path_patch(model, pairs, senders, ["mlp1"], **EXACT), 10, -6, -6)
-    frozen = path_patch(model, pairs, senders, ["mlp1"], between="nothing", **EXACT)
+    check(path_patch(model, pairs, senders, ["mlp1"], **backend), 10, -6, -6)
+    frozen = path_patch(model, pairs, senders, ["mlp1"], between="nothing", **backend)
     check(frozen, -6, -6, -6)
-    check(path_patch(model, pairs, ["0.1"], ["mlp1", "1.0.q"], **EXACT), 8)
+    check(path_patch(model, pairs, ["0.1"], ["mlp1", "1.0.q"], **backend), 8)
 
 
-def test_what_is_not_earlier_has_exactly_no_effect() -> None:
+@pytest.mark.parametrize("backend", BACKENDS, ids=IDS)
+def test_what_is_not_earlier_has_exactly_no_effect(backend: dict) -> None:
     model, pairs = micro_model(), micro_pairs()
     later = ["1.0", "1.1", "mlp1", ["1.0", "mlp1"]]
-    result = path_patch(model, pairs, [*later, "0.1"], ["1.0.q", "1.0.k", "1.0.v"], **EXACT)
+    result = path_patch(model, pairs, [*later, "0.1"], ["1.0.q", "1.0.k", "1.0.v"], **backend)
     assert not result.values[:4].any() and result.values[4].any()
-    assert not path_patch(model, pairs, ["mlp0", "0.0"], ["0.1.v"], **EXACT).values.any()
+    assert not path_patch(model, pairs, ["mlp0", "0.0"], ["0.1.v"], **backend).values.any()
     # At the first token nothing is written that attention, being frozen, would carry to END.
-    for backend in BACKENDS:
-        assert not path_patch(model, pairs, position="FIRST", **backend).values.any()
+    assert not path_patch(model, pairs, position="FIRST", **backend).values.any()
 
 
 def test_attention_by_hand() -> None:

@@ -43,16 +43,30 @@ def check_blocks(plan: PathPlan) -> None:
     share=st.floats(0.0, 1.5),
 )
 def test_a_memory_budget_is_kept_or_refused(prompts, senders, vocabulary, share: float) -> None:
-    free = planned(TINY, prompts, senders, vocabulary=vocabulary)
+    check_budget(prompts, senders, share, vocabulary=vocabulary)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(data=st.data(), senders=any_senders(), share=st.floats(0.0, 1.5))
+def test_a_memory_budget_is_kept_with_receivers(data, senders, share: float) -> None:
+    """Patched at one token of each prompt, or at all (which match token by token) up to END."""
+    everywhere = data.draw(st.booleans())
+    prompts = data.draw(prompts_of_all_kinds(most=40, at_end=everywhere, aligned=everywhere))
+    receivers = data.draw(st.sampled_from([["1.0.q", "2.1.v"], ["mlp1"], ["1.1.k", "mlp2"]]))
+    check_budget(prompts, senders, share, receivers=receivers, everywhere=everywhere)
+
+
+def check_budget(prompts, senders, share: float, **asked: object) -> None:
+    """Plans for a share of what an unbounded plan takes: it fits, or what is needed is named."""
+    free = planned(TINY, prompts, senders, **asked)
     check_blocks(free)
     budget = max(1, int(share * free.peak_bytes))
     try:
-        plan = planned(TINY, prompts, senders, vocabulary=vocabulary, max_memory=budget)
+        plan = planned(TINY, prompts, senders, **asked, max_memory=budget)
     except ValueError as error:
         needed = int(str(error).split("at least ")[1].split()[0])
-        longest = max(prompts, key=lambda prompt: prompt.last)
-        assert needed == block_bytes(free, [longest], 1) > budget
-        plan = planned(TINY, prompts, senders, vocabulary=vocabulary, max_memory=needed)
+        assert needed == max(block_bytes(free, [prompt], 1) for prompt in prompts) > budget
+        plan = planned(TINY, prompts, senders, **asked, max_memory=needed)
         assert plan.peak_bytes <= needed
     else:
         assert plan.peak_bytes <= budget
