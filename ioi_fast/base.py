@@ -91,24 +91,32 @@ class CleanRun:
 
     def layer(self, layer: int, resid: Tensor, end_only: bool) -> LayerState:
         """One layer on rows [R, D]; with end_only everything after k and v at END alone."""
+        q, k, v = self._projections(layer, resid, end_only)
+        z = self._mixed(layer, q, k, v, end_only)
+        before = resid[self.grid.end_rows] if end_only else resid
+        resid_mid = before + self.packed.linear(layer, "o")(z.flatten(-2))
+        pre, mlp_out = self._mlp(layer, resid_mid)
+        return LayerState(resid, q, k, v, z, resid_mid, pre, mlp_out, end_only)
+
+    def _projections(
+        self, layer: int, resid: Tensor, end_only: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k and v, [N, T, H, K]; with end_only q is [N, 1, H, K]."""
         grid, config = self.grid, self.model.config
         block = self.model.weights.blocks[layer]
         normed = _layernorm(resid, block.ln_1_gain, block.ln_1_bias, config.layer_norm_epsilon)
-        if end_only:
-            q = self._heads(self.packed.linear(layer, "q")(normed[grid.end_rows])[:, None])
-            k, v = grid.spread(self.packed.linear(layer, "kv")(normed)).chunk(2, -1)
-            k, v = self._heads(k), self._heads(v)
-        else:
-            qkv = self.packed.linear(layer, "qkv")(normed)
-            q, k, v = split_heads(grid.spread(qkv), config)
-        at = grid.end[:, None] if end_only else None
-        pattern = reference.attention_pattern(q, k, config.attention_scale(layer), at)
-        z = reference.attention_mix(pattern, v)
-        z_rows = z.flatten(0, 1) if end_only else grid.gather(z)
-        before = resid[grid.end_rows] if end_only else resid
-        resid_mid = before + self.packed.linear(layer, "o")(z_rows.flatten(-2))
-        pre, mlp_out = self._mlp(layer, resid_mid)
-        return LayerState(resid, q, k, v, z_rows, resid_mid, pre, mlp_out, end_only)
+        if not end_only:
+            return split_heads(grid.spread(self.packed.linear(layer, "qkv")(normed)), config)
+        q = self._heads(self.packed.linear(layer, "q")(normed[grid.end_rows])[:, None])
+        k, v = grid.spread(self.packed.linear(layer, "kv")(normed)).chunk(2, -1)
+        return q, self._heads(k), self._heads(v)
+
+    def _mixed(self, layer: int, q: Tensor, k: Tensor, v: Tensor, end_only: bool) -> Tensor:
+        """z by rows, [R or N, H, K]."""
+        at = self.grid.end[:, None] if end_only else None
+        scale = self.model.config.attention_scale(layer)
+        z = reference.attention_mix(reference.attention_pattern(q, k, scale, at), v)
+        return z.flatten(0, 1) if end_only else self.grid.gather(z)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.model.config.n_head, self.model.config.d_head))

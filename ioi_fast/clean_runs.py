@@ -101,6 +101,7 @@ def clean_runs(
         resid = state.resid_mid + state.mlp_out
         if keep is not None:
             keep.layer(layer, state, sites)
+        del state  # before the next layer's is made
     return sites, resid
 
 
