@@ -33,12 +33,28 @@ class BuildError(RuntimeError):
     """The C++ kernels can't be had here; the message is the reason."""
 
 
-@functools.cache
 def load_kernels() -> None:
     """Loads the C++ kernels into torch.ops.ioi_fast, building them if the cache has none.
 
-    Raises BuildError with the reason: no compiler, or what the compiler said.
+    Raises BuildError with the reason: no compiler, or what the compiler said. Both outcomes stand
+    for the rest of the process: a build that fails is not tried again at every call.
     """
+    reason = _failure()
+    if reason is not None:
+        raise BuildError(reason)
+
+
+@functools.cache
+def _failure() -> str | None:
+    """Why the kernels can't be had, or None once they are loaded."""
+    try:
+        _load()
+    except BuildError as reason:
+        return str(reason)
+    return None
+
+
+def _load() -> None:
     compiler = find_compiler()
     if compiler is None:
         raise BuildError("no C++ compiler found (c++, g++ or clang++; or set CXX)")

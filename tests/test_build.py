@@ -66,6 +66,25 @@ def test_a_compiler_that_fails_is_a_reason_and_leaves_nothing(tmp_path: Path) ->
     assert list((cache / "kernels").iterdir()) == []
 
 
+def test_a_build_that_failed_is_not_tried_again(monkeypatch) -> None:
+    tried = []
+
+    def refuse() -> None:
+        tried.append(1)
+        raise build.BuildError("planted")
+
+    monkeypatch.setattr(build, "_load", refuse)
+    build._failure.cache_clear()
+    try:
+        for _ in range(3):
+            with pytest.raises(build.BuildError, match="planted"):
+                build.load_kernels()
+    finally:
+        monkeypatch.undo()
+        build._failure.cache_clear()
+    assert len(tried) == 1
+
+
 def test_a_cache_that_cannot_be_written_is_a_reason(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     said = in_fresh_process(**{build.CACHE_VARIABLE: str(tmp_path / "file")})

@@ -54,6 +54,7 @@ def test_demo_figures_are_those_of_the_calls(demo_run) -> None:
     assert_close(torch.tensor(figures["to_logits"]["values"]), result.values, 1e-5)
     assert figures["provenance"]["token_hash"] == pairs.token_hash()
     assert figures["provenance"]["weight_hash"] == model.weight_hash()
+    assert figures["provenance"]["seed"] == 0 and figures["provenance"]["forms"] == "mixed14"
     check = figures["check"]
     assert check["agrees"] and 0 < check["error"] <= check["allowed"] == 1e-4
     assert check["fast"] == pytest.approx(check["slow"], abs=1e-4)
@@ -144,6 +145,23 @@ def test_path_patch_to_receivers_under_knock_outs(tmp_path, capsys) -> None:
     )
     # In fp32 the reference subtracts whole runs, so another order of sums shows in small effects.
     assert_close(torch.tensor(json.loads(written.read_text())["values"]), truth.values, 1e-3)
+
+
+def test_a_metric_without_a_percentage_is_valid_json(tmp_path) -> None:
+    written = tmp_path / "r.json"
+    assert main(["path-patch", *SMALL, "--metric", "kl", "--json", str(written)]) == 0
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    figures = json.loads(written.read_text(), parse_constant=refuse)
+    assert figures["provenance"]["seed"] == 0
+
+
+def test_demo_in_float64(tmp_path, capsys) -> None:
+    options = ["--n", "3", "--checks", "1", "--precision", "fp64", "--out", str(tmp_path)]
+    assert main(["demo", *options]) == 0
+    assert "fast = slow" in capsys.readouterr().out
 
 
 def test_plan_runs_nothing(capsys, tmp_path) -> None:

@@ -47,14 +47,17 @@ def run(arguments: argparse.Namespace) -> int:
         threads=arguments.threads,
         progress=options.progress(arguments),
     )
-    page = demo_page(study)
+    page = demo_page(study, options.drawn(arguments))
+    # Files first: a pipe that is closed early must not cost the results.
+    report = write_page(page, Path(arguments.out) / "report.html")
+    if arguments.json:
+        figures = {**demo_figures(study), "provenance": page.provenance}
+        write_text(arguments.json, json.dumps(figures, indent=1, allow_nan=False))
     for section in page.sections:
         _print(section)
-    print(study.verdict)
-    print(f"report written: {write_page(page, Path(arguments.out) / 'report.html')}")
+    print(f"report written: {report}")
     if arguments.json:
-        figures = json.dumps(demo_figures(study), indent=1, allow_nan=False)
-        print(f"figures written: {write_text(arguments.json, figures)}")
+        print(f"figures written: {arguments.json}")
     return 0 if study.agrees else 1
 
 

@@ -66,6 +66,13 @@ def read_prompts(arguments: argparse.Namespace, model: GPT2) -> PromptPairs:
     )
 
 
+def drawn(arguments: argparse.Namespace) -> dict[str, object]:
+    """How the prompts came about, for provenance."""
+    if getattr(arguments, "prompts", None):
+        return {"prompt_file": arguments.prompts, "bos": arguments.bos}
+    return {"seed": arguments.seed, "forms": arguments.forms, "bos": arguments.bos}
+
+
 def progress(arguments: argparse.Namespace) -> bool:
     """Whether progress bars are wanted."""
     return not arguments.quiet and sys.stderr.isatty()

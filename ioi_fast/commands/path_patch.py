@@ -63,6 +63,15 @@ def run(arguments: argparse.Namespace) -> int:
     result = path_patch(model, pairs, **asked, progress=options.progress(arguments))
     seconds = time.perf_counter() - begun
     sections = [_figure(result, arguments), ranking_bars(result, "Strongest senders", _SHOWN)]
+    provenance = {**result.provenance, "backend": result.backend, "precision": result.precision}
+    provenance |= {**options.drawn(arguments), "commit": revision()}
+    # Files first: a pipe that is closed early must not cost the results.
+    if arguments.json:
+        figures = {**result.to_dict(), "provenance": provenance, "seconds": seconds}
+        write_text(arguments.json, json.dumps(figures, indent=1, allow_nan=False))
+    if arguments.out:
+        lead = f"{arguments.metric} of {model.name} on {len(pairs)} prompts."
+        write_page(Page("Path patching", lead, sections, provenance), arguments.out)
     for section in sections:
         (print_bars if isinstance(section, BarList) else print_heat_map)(section)
     mean = float(result.base.double().mean())
@@ -70,15 +79,9 @@ def run(arguments: argparse.Namespace) -> int:
         f"{len(result.senders)} senders x {len(pairs)} prompts in {seconds:.2f} s, "
         f"{result.backend}, {result.precision}; mean {arguments.metric} {mean:.3f}"
     )
-    provenance = {**result.provenance, "backend": result.backend, "precision": result.precision}
-    provenance["commit"] = revision()
-    if arguments.json:
-        figures = {**result.to_dict(), "provenance": provenance, "seconds": seconds}
-        print(f"written: {write_text(arguments.json, json.dumps(figures, indent=1))}")
-    if arguments.out:
-        lead = f"{arguments.metric} of {model.name} on {len(pairs)} prompts."
-        page = Page("Path patching", lead, sections, provenance)
-        print(f"written: {write_page(page, arguments.out)}")
+    for written in (arguments.json, arguments.out):
+        if written:
+            print(f"written: {written}")
     return 0
 
 

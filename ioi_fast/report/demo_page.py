@@ -14,13 +14,13 @@ from ioi_fast.revision import revision
 _RANKED = 8
 
 
-def demo_page(study: Study) -> Page:
-    """The page of a study."""
+def demo_page(study: Study, drawn: dict[str, object]) -> Page:
+    """The page of a study; `drawn` says how its prompts were drawn (seed, forms, …)."""
     return Page(
         title="Which heads carry the answer?",
         lead=_lead(study),
         sections=_sections(study),
-        provenance=_provenance(study),
+        provenance={**_provenance(study), **drawn},
     )
 
 
@@ -46,7 +46,6 @@ def demo_figures(study: Study) -> dict[str, object]:
             "fast_seconds": check.fast_seconds,
             "slow_seconds": check.slow_seconds,
         },
-        "provenance": _provenance(study),
     }
 
 
@@ -181,11 +180,5 @@ def _provenance(study: Study) -> dict[str, object]:
         **result.provenance,
         "backend": result.backend,
         "precision": result.precision,
-        "forms": _forms(study),
         "commit": revision(),
     }
-
-
-def _forms(study: Study) -> int | None:
-    forms = study.pairs.forms
-    return None if forms is None else len(forms.unique())
