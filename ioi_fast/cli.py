@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import warnings
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
+            _show_log()
             return chosen.run(chosen)
     except (ValueError, TypeError, RuntimeError, ImportError, OSError) as error:
         print(f"ioi-fast {chosen.command}: {error}", file=sys.stderr)
@@ -36,6 +38,16 @@ def parser() -> argparse.ArgumentParser:
     for command in (demo, path_patch, doctor):
         command.add_parser(commands)
     return whole
+
+
+def _show_log() -> None:
+    """What takes long and happens once, such as compiling the kernels, is said while it happens."""
+    log = logging.getLogger("ioi_fast")
+    if not log.handlers:
+        shown = logging.StreamHandler()
+        shown.setFormatter(logging.Formatter("note: %(message)s"))
+        log.addHandler(shown)
+        log.setLevel(logging.INFO)
 
 
 def _show_warning(message: Warning | str, *where: object, **more: object) -> None:

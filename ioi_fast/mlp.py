@@ -20,9 +20,13 @@ def mlp_delta(
 ) -> Tensor:
     """Change of an MLP's output: resid_mid [N, D], pre [N, F], delta [..., N, D] -> [..., N, D]."""
     config, block = model.config, model.weights.blocks[layer]
-    normed = ops.layernorm_delta(resid_mid, delta, block.ln_2_gain, config.layer_norm_epsilon)
-    hidden = packed.linear(layer, "mlp_in").delta(normed.view(-1, config.n_embd))
-    hidden = hidden.view(*delta.shape[:-1], config.d_mlp)
-    hidden = ops.gelu_delta(pre, hidden, config.activation_function)
-    out = packed.linear(layer, "mlp_out").delta(hidden.view(-1, config.d_mlp))
-    return out.view(delta.shape)
+    return ops.mlp_delta(
+        resid_mid,
+        pre,
+        delta,
+        block.ln_2_gain,
+        config.layer_norm_epsilon,
+        packed.linear(layer, "mlp_in"),
+        packed.linear(layer, "mlp_out"),
+        config.activation_function,
+    )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ioi_fast.kernels import cpu_ops, torch_ops
 from ioi_fast.kernels.build import BuildError, load_kernels
+from ioi_fast.kernels.reference import Linear
 
 Op = Callable[..., Tensor]
 
@@ -25,6 +26,8 @@ class Ops:
     attention_delta: Op
     head_write: Op
     readout_delta: Op
+    mlp_delta: Op
+    linear: Callable[[Tensor, Tensor | None], Linear]
 
     @classmethod
     def of(cls, backend: str, module: ModuleType) -> Ops:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ioi_fast.kernels.packed_linear import PackedLinear
+from ioi_fast.kernels.reference import Linear
 from ioi_fast.model import GPT2
+from ioi_fast.ops import Ops
 
 
 class Packed:
@@ -14,21 +15,21 @@ class Packed:
     q stands apart from k and v as well as with them: at the end of a run only one query is asked.
     """
 
-    def __init__(self, model: GPT2) -> None:
-        self._model = model
-        self._linears: dict[tuple[int, str], PackedLinear] = {}
+    def __init__(self, model: GPT2, ops: Ops) -> None:
+        self._model, self._pack = model, ops.linear
+        self._linears: dict[tuple[int, str], Linear] = {}
 
     @classmethod
-    def of(cls, model: GPT2) -> Packed:
-        """The packed weights of a model."""
-        if "fp32" not in model._packed:
-            model._packed["fp32"] = cls(model)
-        return model._packed["fp32"]
+    def of(cls, model: GPT2, ops: Ops) -> Packed:
+        """The weights of a model as a backend packs them."""
+        if ops.backend not in model._packed:
+            model._packed[ops.backend] = cls(model, ops)
+        return model._packed[ops.backend]
 
-    def linear(self, layer: int, name: str) -> PackedLinear:
+    def linear(self, layer: int, name: str) -> Linear:
         """The product named "qkv", "q", "kv", "o", "mlp_in" or "mlp_out" of a layer."""
         if (layer, name) not in self._linears:
-            self._linears[layer, name] = PackedLinear(*self._weight(layer, name))
+            self._linears[layer, name] = self._pack(*self._weight(layer, name))
         return self._linears[layer, name]
 
     def _weight(self, layer: int, name: str) -> tuple[Tensor, Tensor]:

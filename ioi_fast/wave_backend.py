@@ -62,7 +62,7 @@ def path_patch(
 ) -> Outcome:
     """Carries out a plan: base metric [N] and values [S, N] in the caller's order."""
     base, values = torch.empty(len(pairs)), torch.zeros(work.senders, len(pairs))
-    packed = Packed.of(model)
+    packed = Packed.of(model, ops)
     for block in work.prompt_blocks:
         chosen = torch.tensor(block)
         members, prompts = pairs.select(chosen), [work.prompts[index] for index in block]

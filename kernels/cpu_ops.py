@@ -9,9 +9,20 @@ import torch
 from torch import Tensor
 
 from ioi_fast.kernels import torch_ops
-from ioi_fast.kernels.torch_ops import attention_delta, head_write
+from ioi_fast.kernels.packed_linear import PackedLinear
+from ioi_fast.kernels.panel_linear import PanelLinear, panels_supported
+from ioi_fast.kernels.reference import Linear
+from ioi_fast.kernels.torch_ops import attention_delta, head_write, rows_product
 
-__all__ = ["attention_delta", "gelu_delta", "head_write", "layernorm_delta", "readout_delta"]
+__all__ = [
+    "attention_delta",
+    "gelu_delta",
+    "head_write",
+    "layernorm_delta",
+    "linear",
+    "mlp_delta",
+    "readout_delta",
+]
 
 _TANH_FORMS = ("gelu_new", "gelu_pytorch_tanh")
 
@@ -22,10 +33,38 @@ def layernorm_delta(x_RD: Tensor, delta_RD: Tensor, gain_D: Tensor, epsilon: flo
 
 
 def gelu_delta(pre_RF: Tensor, delta_RF: Tensor, activation: str) -> Tensor:
-    """Change of an activation's output when its input changes by delta; GPT-2's own is in C++."""
+    """Change of an activation's output when its input changes by delta, which may be overwritten.
+
+    GPT-2's own activation is in C++.
+    """
     if activation in _TANH_FORMS:
-        return torch.ops.ioi_fast.gelu_delta(pre_RF, delta_RF)
+        return torch.ops.ioi_fast.gelu_delta_(pre_RF, delta_RF.contiguous())
     return torch_ops.gelu_delta(pre_RF, delta_RF, activation)
+
+
+def linear(weight: Tensor, bias: Tensor | None) -> Linear:
+    """A weight packed for products, as suits the CPU."""
+    return (PanelLinear if panels_supported() else PackedLinear)(weight, bias)
+
+
+def mlp_delta(
+    resid_mid_RD: Tensor,
+    pre_RF: Tensor,
+    delta_RD: Tensor,
+    gain_D: Tensor,
+    epsilon: float,
+    w_in: Linear,
+    w_out: Linear,
+    activation: str,
+) -> Tensor:
+    """Change of an MLP's output; one kernel for GPT-2's own activation on weights in panels."""
+    if activation in _TANH_FORMS and isinstance(w_in, PanelLinear):
+        return torch.ops.ioi_fast.mlp_delta(
+            resid_mid_RD, pre_RF, delta_RD, gain_D, w_in.panels, w_out.panels, epsilon
+        )
+    normed_RD = layernorm_delta(resid_mid_RD, delta_RD, gain_D, epsilon)
+    hidden = gelu_delta(pre_RF, rows_product(normed_RD, w_in), activation)
+    return rows_product(hidden, w_out)
 
 
 def readout_delta(

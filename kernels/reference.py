@@ -5,10 +5,22 @@ held against. Plain, slow, in the precision of its inputs. Each `_delta` is f(ba
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+
+class Linear(Protocol):
+    """A product with a weight [in, out] that never changes."""
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """x @ weight + bias, [R, in] -> [R, out]."""
+
+    def delta(self, rows: Tensor) -> Tensor:
+        """δ @ weight, [R, in] -> [R, out]."""
+
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
@@ -20,9 +32,14 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 def layernorm(x_RD: Tensor, gain_D: Tensor, bias_D: Tensor, epsilon: float) -> Tensor:
     """LayerNorm over the last axis with the biased variance, [..., D] -> [..., D]."""
+    return normalised(x_RD, epsilon) * gain_D + bias_D
+
+
+def normalised(x_RD: Tensor, epsilon: float) -> Tensor:
+    """x minus its mean over its standard deviation, [..., D] -> [..., D]."""
     centred_RD = x_RD - x_RD.mean(-1, keepdim=True)
     variance_R1 = centred_RD.square().mean(-1, keepdim=True)
-    return centred_RD * torch.rsqrt(variance_R1 + epsilon) * gain_D + bias_D
+    return centred_RD * torch.rsqrt(variance_R1 + epsilon)
 
 
 def later_keys(q_NTHK: Tensor, k_NSHK: Tensor, at_NT: Tensor | None) -> Tensor:
@@ -92,6 +109,24 @@ def attention_delta(
 def head_write(delta_z_RHK: Tensor, w_o_HKD: Tensor) -> Tensor:
     """What each head's change of z adds to the residual stream, [R, H, K] -> [R, H, D]."""
     return torch.einsum("rhk,hkd->rhd", delta_z_RHK, w_o_HKD)
+
+
+def mlp_delta(
+    resid_mid_RD: Tensor,
+    pre_RF: Tensor,
+    delta_RD: Tensor,
+    gain_D: Tensor,
+    epsilon: float,
+    w_in: Linear,
+    w_out: Linear,
+    activation: str,
+) -> Tensor:
+    """Change of an MLP's output when its input changes by delta; `pre` is its base activation's
+    input. The weights are products: w(rows) with the bias, w.delta(rows) without.
+    """
+    normed_RD = layernorm_delta(resid_mid_RD, delta_RD, gain_D, epsilon)
+    hidden_RF = gelu_delta(pre_RF, w_in.delta(normed_RD), activation)
+    return w_out.delta(hidden_RF)
 
 
 def readout_delta(

@@ -12,13 +12,19 @@ import math
 import torch
 from torch import Tensor
 
-from ioi_fast.kernels.reference import later_keys
+from ioi_fast.kernels.packed_linear import PackedLinear
+from ioi_fast.kernels.reference import Linear, later_keys, normalised
+
+# What packs a weight for products.
+linear = PackedLinear
 
 # gelu_new(x) = x·σ(a) with a = 2√(2/π)·(x + 0.044715·x³).
 _LINEAR = 2 * math.sqrt(2 / math.pi)
 _CUBIC = _LINEAR * 0.044715
 # σ(±40) is 4e-18: beyond it σ is 0 or 1 for every purpose, and exp stays far from overflow.
 _SATURATED = 40.0
+# Relative change of a variance from which delta cancels what it is added to.
+_CANCELLED = -0.5
 # Gauss–Legendre nodes and weights on [0, 1], for the integral of the normal density.
 _NODES = (0.06943184420297371, 0.33000947820757187, 0.6699905217924281, 0.9305681557970263)
 _NODE_WEIGHTS = (0.17392742256872692, 0.32607257743127307, 0.32607257743127307, 0.17392742256872692)
@@ -28,16 +34,22 @@ def layernorm_delta(x_RD: Tensor, delta_RD: Tensor, gain_D: Tensor, epsilon: flo
     """Change of a LayerNorm's output when its input changes by delta (the bias cancels).
 
     With c = x − mean(x), r = 1/√(var + ε) and w the change of the variance, r' = r·(1 + f),
-    f = 1/√(1 + w·r²) − 1 = −u/(s·(1 + s)) for u = w·r², s = √(1 + u).
+    f = 1/√(1 + w·r²) − 1 = −u/(s·(1 + s)) for u = w·r², s = √(1 + u). Where delta cancels most of
+    x, u is near −1 and says little about the new variance: both norms are taken and subtracted.
     """
     centred_RD = x_RD - x_RD.mean(-1, keepdim=True)
     r_R1 = torch.rsqrt(centred_RD.square().mean(-1, keepdim=True) + epsilon)
     move_RD = delta_RD - delta_RD.mean(-1, keepdim=True)
     u_R1 = torch.addcmul(move_RD, centred_RD, _two(x_RD)).mul_(move_RD).mean(-1, keepdim=True)
     u_R1 = u_R1 * r_R1.square()
+    cancelled_R1, subtracted_RD = ~(u_R1 > _CANCELLED), None
+    if cancelled_R1.any():
+        new_RD = normalised(x_RD + delta_RD, epsilon)
+        subtracted_RD = (new_RD - centred_RD * r_R1) * gain_D
     s_R1 = torch.sqrt(1 + u_R1)
     f_R1 = -u_R1 / (s_R1 * (1 + s_R1))
-    return move_RD.mul_(r_R1 * (1 + f_R1)).addcmul_(centred_RD * r_R1, f_R1).mul_(gain_D)
+    out_RD = move_RD.mul_(r_R1 * (1 + f_R1)).addcmul_(centred_RD * r_R1, f_R1).mul_(gain_D)
+    return out_RD if subtracted_RD is None else torch.where(cancelled_R1, subtracted_RD, out_RD)
 
 
 def _two(like: Tensor) -> Tensor:
@@ -143,6 +155,27 @@ def shared_product(rows: Tensor, base: Tensor) -> Tensor:
 def head_write(delta_z_RHK: Tensor, w_o_HKD: Tensor) -> Tensor:
     """What each head's change of z adds to the residual stream, [R, H, K] -> [R, H, D]."""
     return torch.bmm(delta_z_RHK.transpose(0, 1), w_o_HKD).transpose(0, 1)
+
+
+def mlp_delta(
+    resid_mid_RD: Tensor,
+    pre_RF: Tensor,
+    delta_RD: Tensor,
+    gain_D: Tensor,
+    epsilon: float,
+    w_in: Linear,
+    w_out: Linear,
+    activation: str,
+) -> Tensor:
+    """Change of an MLP's output: resid_mid [N, D], pre [N, F], delta [..., N, D] -> [..., N, D]."""
+    normed_RD = layernorm_delta(resid_mid_RD, delta_RD, gain_D, epsilon)
+    hidden = gelu_delta(pre_RF, rows_product(normed_RD, w_in), activation)
+    return rows_product(hidden, w_out)
+
+
+def rows_product(rows: Tensor, weight: Linear) -> Tensor:
+    """rows [..., in] @ weight [in, out] -> [..., out], as one product of all rows."""
+    return weight.delta(rows.reshape(-1, rows.shape[-1])).view(*rows.shape[:-1], -1)
 
 
 def readout_delta(

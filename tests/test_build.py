@@ -23,7 +23,7 @@ try:
 except BuildError as reason:
     print("BuildError:", reason)
 else:
-    print("built", torch.ops.ioi_fast.gelu_delta(torch.zeros(1, 1), torch.zeros(1, 1)).item())
+    print("built", torch.ops.ioi_fast.gelu_delta_(torch.zeros(1, 1), torch.zeros(1, 1)).item())
 """
 
 
@@ -41,6 +41,7 @@ def in_fresh_process(**environment: str) -> str:
 
 def test_a_build_is_kept_and_used_again(tmp_path: Path) -> None:
     # Without ninja on PATH: the one of the environment is found all the same.
+    tmp_path = tmp_path / "with a space"
     bare = {build.CACHE_VARIABLE: str(tmp_path), "PATH": "/usr/local/bin:/usr/bin:/bin"}
     assert in_fresh_process(**bare) == "built 0.0"
     (library,) = tmp_path.rglob("*.so")
@@ -49,6 +50,14 @@ def test_a_build_is_kept_and_used_again(tmp_path: Path) -> None:
     made = library.stat().st_mtime_ns
     assert in_fresh_process(**bare) == "built 0.0"
     assert library.stat().st_mtime_ns == made
+
+
+def test_flags_in_cxx_are_kept_and_a_launcher_is_left_out(tmp_path: Path) -> None:
+    compiler = build.find_compiler()[0]
+    said = in_fresh_process(CXX=f"ccache {compiler} -O1", **{build.CACHE_VARIABLE: str(tmp_path)})
+    assert said == "built 0.0"
+    assert not list(tmp_path.rglob(f"{build.build_key([compiler])}/*.so"))
+    assert list(tmp_path.rglob(f"{build.build_key([compiler, '-O1'])}/*.so"))
 
 
 def test_a_missing_compiler_is_a_reason(tmp_path: Path) -> None:

@@ -10,6 +10,9 @@ from compare import assert_close
 
 from ioi_fast.kernels import cpu_ops, reference, torch_ops
 from ioi_fast.kernels.build import load_kernels
+from ioi_fast.kernels.packed_linear import PackedLinear
+from ioi_fast.kernels.panel_linear import PanelLinear
+from ioi_fast.running import threads_set
 
 SIZES = [3.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-5]
 # fp32 rounds each operand once (6e-8); sums over a row and the final scale add a few of those.
@@ -45,6 +48,16 @@ def check(form: ModuleType, op: str, *inputs: object, tolerance: float = TOLERAN
 def test_layernorm_delta(shape: tuple[int, ...], size: float, form: ModuleType) -> None:
     x, gain = normal(*shape[-2:], seed=1) * 3 + 0.5, normal(shape[-1], seed=2)
     check(form, "layernorm_delta", x, normal(*shape, seed=3, size=size), gain, 1e-5)
+
+
+@pytest.mark.parametrize("left", [0.5, 1e-1, 1e-2, 1e-4, 0.0])
+def test_layernorm_delta_that_cancels_its_base(left: float, form: ModuleType) -> None:
+    """What stays of a large base is small, down to nothing: the new variance is not 1 + u."""
+    small, base = normal(3, 5, 96, seed=1), normal(5, 96, seed=2, size=8)
+    # The sum is exact in fp32, so that the truth is that of the inputs and not of their rounding.
+    base = (base * 64).round() / 64
+    rest = (small * left * 8 * 4096).round() / 4096
+    check(form, "layernorm_delta", base, rest - base, normal(96, seed=3), 1e-5, tolerance=5e-6)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -108,6 +121,73 @@ def test_readout_delta(size: float, form: ModuleType) -> None:
     check(form, "readout_delta", x, delta, gain, 1e-5, direction, tolerance=5e-6)
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("rows", [1, 13, 14, 15, 57, 300])
+@pytest.mark.parametrize(("K", "out"), [(1, 1), (7, 31), (64, 32), (33, 100), (128, 384)])
+def test_panel_linear(K: int, out: int, rows: int, threads: int) -> None:
+    """Strips, blocks and panels of every height, with their remainders; the bias only if asked."""
+    load_kernels()
+    weight, bias, x = (normal(*s, seed=i) for i, s in enumerate([(K, out), (out,), (rows, K)]))
+    packed, truth = PanelLinear(weight, bias), x.double() @ weight.double()
+    with threads_set(threads):
+        assert_close(packed.delta(x), truth, 1e-6, what="product")
+        assert_close(packed(x), truth + bias, 1e-6, what="product and bias")
+    assert packed(x).is_contiguous() and packed(x[:0]).shape == (0, out)
+
+
+@pytest.mark.parametrize("size", [3.0, 1e-2, 1e-5])
+@pytest.mark.parametrize("activation", ["gelu_new", "gelu", "relu"])
+@pytest.mark.parametrize("shape", [(40, 3, 32, 96), (1, 17, 24, 40), (7, 1, 48, 600)])
+def test_mlp_delta(shape: tuple, activation: str, size: float, form: ModuleType) -> None:
+    """Variants that share a base row, rows of their own, widths that are no whole panels."""
+    P, N, D, F = shape
+    x, gain, pre = normal(N, D, seed=1, size=2), normal(D, seed=2), normal(N, F, seed=3, size=2)
+    w_in, w_out = normal(D, F, seed=4, size=D**-0.5), normal(F, D, seed=5, size=F**-0.5)
+    delta, weights = normal(P, N, D, seed=6, size=size), (w_in, w_out)
+    exact = [PackedLinear(weight.double(), None, onednn=False) for weight in weights]
+    inputs = [t.double() for t in (x, pre, delta, gain)]
+    truth = reference.mlp_delta(*inputs, 1e-5, *exact, activation)
+    packed = [form.linear(weight, None) for weight in weights]
+    out = form.mlp_delta(x, pre, delta, gain, 1e-5, *packed, activation)
+    assert_close(out, truth, 3e-6, what="mlp_delta")
+    if form is cpu_ops:
+        fused = [PanelLinear(weight, None) for weight in weights]
+        out = form.mlp_delta(x, pre, delta, gain, 1e-5, *fused, activation)
+        assert_close(out, truth, 3e-6, what="fused mlp_delta")
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_do_not_change_a_bit_of_a_product(threads: int) -> None:
+    load_kernels()
+    w_in, w_out = (PanelLinear(normal(32, 32, seed=s), None).panels for s in (1, 2))
+    x, delta, gain = normal(9, 32, seed=3), normal(31, 9, 32, seed=4), normal(32, seed=5)
+
+    def run() -> list[torch.Tensor]:
+        product = torch.ops.ioi_fast.panel_linear(delta.flatten(0, 1), w_in, None)
+        return [product, torch.ops.ioi_fast.mlp_delta(x, x, delta, gain, w_in, w_out, 1e-5)]
+
+    expected = run()
+    with threads_set(threads):
+        assert all(torch.equal(*both) for both in zip(run(), expected, strict=True))
+
+
+def test_weights_that_do_not_fit_are_refused() -> None:
+    load_kernels()
+    ops, panels = torch.ops.ioi_fast, PanelLinear(torch.ones(8, 40), None).panels
+    with pytest.raises(RuntimeError, match="panels must be"):
+        ops.panel_linear(torch.ones(3, 7), panels, None)
+    with pytest.raises(RuntimeError, match="bias must be"):
+        ops.panel_linear(torch.ones(3, 8), panels, torch.ones(40))
+    with pytest.raises(RuntimeError, match="rows must be float32"):
+        ops.panel_linear(torch.ones(3, 8).double(), panels, None)
+    base, pre, gain = torch.ones(2, 8), torch.ones(2, 40), torch.ones(8)
+    out = PanelLinear(torch.ones(40, 8), None).panels
+    with pytest.raises(RuntimeError, match="delta must be"):
+        ops.mlp_delta(base, pre, torch.ones(5, 3, 8), gain, panels, out, 1e-5)
+    with pytest.raises(RuntimeError, match="w_out must be"):
+        ops.mlp_delta(base, pre, torch.ones(5, 2, 8), gain, panels, panels, 1e-5)
+
+
 def test_subtracting_at_the_end_would_fail() -> None:
     """The tolerance is tight enough to tell the difference forms from a plain subtraction."""
     pre, delta = normal(5, 1001, seed=4, size=2), normal(5, 1001, seed=5, size=1e-5)
@@ -143,11 +223,11 @@ def test_strided_and_empty_inputs(form: ModuleType) -> None:
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_threads_do_not_change_a_bit(threads: int, form: ModuleType) -> None:
     pre, delta = normal(7, 700, seed=6), normal(3, 7, 700, seed=7)
-    expected = form.gelu_delta(pre, delta, "gelu_new")
+    expected = form.gelu_delta(pre, delta.clone(), "gelu_new")
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        assert torch.equal(form.gelu_delta(pre, delta, "gelu_new"), expected)
+        assert torch.equal(form.gelu_delta(pre, delta.clone(), "gelu_new"), expected)
     finally:
         torch.set_num_threads(before)
 

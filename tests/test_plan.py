@@ -15,7 +15,7 @@ from small_plans import SMALL, TINY, any_senders, planned, prompts_of_all_kinds
 from torch.utils.flop_counter import FlopCounterMode
 
 import ioi_fast
-from ioi_fast import explain, path_patch
+from ioi_fast import explain, ops, path_patch
 from ioi_fast.kernels import packed_linear
 from ioi_fast.sites import Head, Mlp, Sender, parse_senders
 from ioi_fast.work import Prompt
@@ -212,6 +212,7 @@ def test_the_products_that_run_are_those_of_the_plan(
     Batched products are attention and δz·W_O, which are counted by neither side here.
     """
     monkeypatch.setattr(packed_linear, "onednn_available", lambda: False)
+    monkeypatch.setattr(ops, "cpu", ops.plain_torch)
     model, pairs = tiny_model(), ragged_pairs(N=7)
     chosen = {"mixed": MIXED, "ends": ["mlp0", "mlp2"], "logits": "logits"}.get(receivers)
     arguments = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import platform
-import shutil
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -15,6 +14,7 @@ from ioi_fast.agreement import PROMISED, sweep_error
 from ioi_fast.calls import path_patch
 from ioi_fast.checkpoint import load
 from ioi_fast.config import GPT2Config
+from ioi_fast.kernels.build import find_compiler
 from ioi_fast.kernels.packed_linear import onednn_available
 from ioi_fast.model import GPT2
 from ioi_fast.prompts import PromptPairs
@@ -63,7 +63,7 @@ def _machine() -> list[Finding]:
     threads = f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
     onednn = onednn_available()
     bf16 = onednn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+    compiler = " ".join(find_compiler() or [])
     return [
         Finding("machine", True, f"{python}, {threads}"),
         Finding("packed products", onednn, "oneDNN" if onednn else "absent: torch's own are used"),

@@ -1,0 +1,118 @@
+// The difference forms of LayerNorm and GELU on single rows.
+//
+// Same meaning as in reference.py, same formulas as in the torch form. What depends on the base row
+// alone is computed once and shared by all variants.
+#pragma once
+
+#include <cstdint>
+
+#include "vector_math.h"
+
+// One body, compiled for each instruction set; the loader picks the best that the CPU has.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(IOI_FAST_PORTABLE)
+#define EVERY_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define EVERY_CPU
+#endif
+
+namespace ioi_fast {
+namespace {
+
+constexpr int64_t kChunk = 256;           // base constants of one chunk stay in the first cache
+constexpr float kLinear = 1.5957691216057308f;  // 2·sqrt(2/pi)
+constexpr float kCubic = kLinear * 0.044715f;
+constexpr float kSaturated = 40.0f;  // sigma(±40) is 0 or 1 for every purpose
+constexpr float kCancelled = -0.5f;  // relative change of a variance from which delta cancels x
+
+// What gelu_new's difference needs of a base value x, by columns of a chunk.
+struct GeluBase {
+  float x[kChunk], first[kChunk], second[kChunk], excess[kChunk], a[kChunk];
+  float sigma[kChunk], opposite[kChunk];
+};
+
+EVERY_CPU void gelu_base(const float* __restrict pre, int64_t count, GeluBase* __restrict base) {
+  for (int64_t i = 0; i < count; ++i) {
+    const float x = pre[i];
+    const float exact = x * (kLinear + kCubic * x * x);
+    const float a = clamp(exact, -kSaturated, kSaturated);
+    const float e = exponential(-a).exp;  // sigma(a) = 1/(1 + exp(-a)), sigma(-a) = exp(-a)·sigma(a)
+    const float sigma = 1.0f / (1.0f + e);
+    base->x[i] = x;
+    base->first[i] = kLinear + 3.0f * kCubic * x * x;
+    base->second[i] = 3.0f * kCubic * x;
+    base->excess[i] = exact - a;
+    base->a[i] = a;
+    base->sigma[i] = sigma;
+    base->opposite[i] = e * sigma;
+  }
+}
+
+// delta·sigma(a) + (x + delta)·change, where change = sigma(a + b) - sigma(a) =
+// sigma(a)·sigma(-a)·(exp(b) - 1)/(sigma(-a) + sigma(a)·exp(b)): no cancellation at any size of b.
+EVERY_CPU void gelu_row(const GeluBase* __restrict base, float* __restrict delta, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    const float d = delta[i];
+    const float moved = d * (base->first[i] + d * (base->second[i] + kCubic * d)) + base->excess[i];
+    const float b = clamp(moved, -kSaturated - base->a[i], kSaturated - base->a[i]);
+    const Exponential e = exponential(b);
+    const float sigma = base->sigma[i], opposite = base->opposite[i];
+    const float change = sigma * opposite * e.expm1 / (opposite + sigma * e.exp);
+    delta[i] = d * sigma + (base->x[i] + d) * change;
+  }
+}
+
+struct RowStatistics {
+  float mean, r;
+};
+
+EVERY_CPU RowStatistics row_statistics(const float* __restrict x, int64_t D, float epsilon) {
+  float total = 0.0f, squares = 0.0f;
+#pragma omp simd reduction(+ : total)
+  for (int64_t i = 0; i < D; ++i) total += x[i];
+  const float mean = total / static_cast<float>(D);
+#pragma omp simd reduction(+ : squares)
+  for (int64_t i = 0; i < D; ++i) squares += (x[i] - mean) * (x[i] - mean);
+  return {mean, 1.0f / __builtin_sqrtf(squares / static_cast<float>(D) + epsilon)};
+}
+
+// Where delta cancels most of x the variance does not follow from u = w·r², which is near -1: both
+// norms are taken and subtracted, and the result is as large as they are.
+EVERY_CPU void layernorm_subtracted(const float* __restrict x, RowStatistics base,
+                                    const float* __restrict delta, const float* __restrict gain,
+                                    float* __restrict out, int64_t D, float epsilon) {
+  for (int64_t i = 0; i < D; ++i) out[i] = x[i] + delta[i];
+  const RowStatistics sum = row_statistics(out, D, epsilon);
+  for (int64_t i = 0; i < D; ++i) {
+    out[i] = gain[i] * ((out[i] - sum.mean) * sum.r - (x[i] - base.mean) * base.r);
+  }
+}
+
+// With c = x - mean(x) and w the change of the variance, r' = r·(1 + f), f = -u/(s·(1 + s)),
+// u = w·r², s = sqrt(1 + u).
+EVERY_CPU void layernorm_row(const float* __restrict x, RowStatistics base,
+                             const float* __restrict delta, const float* __restrict gain,
+                             float* __restrict out, int64_t D, float epsilon) {
+  float total = 0.0f, change = 0.0f;
+#pragma omp simd reduction(+ : total)
+  for (int64_t i = 0; i < D; ++i) total += delta[i];
+  const float mean = total / static_cast<float>(D);
+#pragma omp simd reduction(+ : change)
+  for (int64_t i = 0; i < D; ++i) {
+    const float move = delta[i] - mean;
+    change += (2.0f * (x[i] - base.mean) + move) * move;
+  }
+  const float u = change / static_cast<float>(D) * base.r * base.r;
+  if (!(u > kCancelled)) {
+    layernorm_subtracted(x, base, delta, gain, out, D, epsilon);
+    return;
+  }
+  const float s = __builtin_sqrtf(1.0f + u);
+  const float f = -u / (s * (1.0f + s));
+  const float scale = base.r * (1.0f + f), shift = base.r * f;
+  for (int64_t i = 0; i < D; ++i) {
+    out[i] = gain[i] * ((delta[i] - mean) * scale + (x[i] - base.mean) * shift);
+  }
+}
+
+}  // namespace
+}  // namespace ioi_fast

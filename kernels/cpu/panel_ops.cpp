@@ -1,0 +1,207 @@
+// Large products and the whole MLP in difference form, on weights in panels (panels.h).
+
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <memory>
+#include <new>
+
+#include "difference_rows.h"
+#include "panels.h"
+
+namespace ioi_fast {
+namespace {
+
+// Rows of a block: enough that a panel is read from afar seldom, few enough that the block's
+// hidden layer stays in the second cache.
+constexpr int64_t kBlockFloats = 3 << 17;  // 1.5 MB
+constexpr int64_t kMostRows = 8 * kStrip;
+
+struct Free {
+  void operator()(float* memory) const { ::operator delete[](memory, std::align_val_t(64)); }
+};
+using Scratch = std::unique_ptr<float[], Free>;
+
+Scratch scratch(int64_t floats) {
+  return Scratch(static_cast<float*>(::operator new[](floats * sizeof(float), std::align_val_t(64))));
+}
+
+void check_panels(const at::Tensor& panels, int64_t K, int64_t columns, const char* name) {
+  TORCH_CHECK(panels.dim() == 3 && panels.scalar_type() == at::kFloat && panels.is_contiguous() &&
+                  panels.size(0) == (columns + kPanel - 1) / kPanel && panels.size(1) == K &&
+                  panels.size(2) == kPanel,
+              name, " must be contiguous float32 panels of ", K, " x ", columns, ", got ",
+              panels.sizes());
+}
+
+bool panels_supported() {
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(IOI_FAST_PORTABLE)
+  return __builtin_cpu_supports("avx512f");
+#else
+  return false;
+#endif
+}
+
+// Equal blocks of at most `most` rows, a whole number of them for each thread.
+int64_t blocks_of(int64_t rows, int64_t most) {
+  const int64_t threads = at::get_num_threads();
+  const int64_t blocks = (rows + most - 1) / most;
+  const int64_t even = (blocks + threads - 1) / threads * threads;
+  return std::min(even, std::max<int64_t>(blocks, rows / kStrip));
+}
+
+// rows [R, K] @ weight + bias -> [R, 32·panels]; threads share the rows, or the panels of few rows.
+at::Tensor panel_linear(const at::Tensor& rows, const at::Tensor& panels,
+                        const std::optional<at::Tensor>& bias) {
+  TORCH_CHECK(rows.dim() == 2 && rows.scalar_type() == at::kFloat,
+              "rows must be float32 [R, K], got ", rows.scalar_type(), " ", rows.sizes());
+  const int64_t R = rows.size(0), K = rows.size(1), count = panels.size(0);
+  check_panels(panels, K, count * kPanel, "panels");
+  const at::Tensor in = rows.contiguous();
+  at::Tensor out = at::empty({R, count * kPanel}, in.options());
+  const float* offset = nullptr;
+  if (bias) {
+    TORCH_CHECK(bias->numel() == count * kPanel && bias->scalar_type() == at::kFloat &&
+                    bias->is_contiguous(),
+                "bias must be contiguous float32 [", count * kPanel, "], got ", bias->sizes());
+    offset = bias->const_data_ptr<float>();
+  }
+  const float* x = in.const_data_ptr<float>();
+  const float* w = panels.const_data_ptr<float>();
+  float* y = out.mutable_data_ptr<float>();
+  const int64_t stride = count * kPanel;
+  if (R < 2 * kStrip * at::get_num_threads()) {
+    at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
+      const float* first = w + begin * K * kPanel;
+      panel_product(x, R, K, first, K, end - begin, offset ? offset + begin * kPanel : nullptr,
+                    y + begin * kPanel, stride, first);
+    });
+    return out;
+  }
+  const int64_t blocks = blocks_of(R, kMostRows);
+  at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t b = begin; b < end; ++b) {
+      const int64_t first = R * b / blocks, height = R * (b + 1) / blocks - first;
+      panel_product(x + first * K, height, K, w, K, count, offset, y + first * stride, stride, w);
+    }
+  });
+  return out;
+}
+
+struct Mlp {
+  const float *resid_mid, *pre, *delta, *gain, *w_in, *w_out;
+  float* out;
+  int64_t P, N, D, F;
+  float epsilon;
+
+  int64_t inner() const { return (F + kPanel - 1) / kPanel * kPanel; }
+  int64_t outer() const { return (D + kPanel - 1) / kPanel * kPanel; }
+  // Rows go through the variants of a prompt before the next prompt: they share its base row.
+  int64_t prompt(int64_t row) const { return row / P; }
+  int64_t place(int64_t row) const { return (row % P * N + prompt(row)) * D; }
+};
+
+struct Block {
+  Scratch normed, hidden, out;
+  Block(const Mlp& mlp, int64_t rows)
+      : normed(scratch(rows * mlp.D)),
+        hidden(scratch(rows * mlp.inner())),
+        out(scratch(rows * mlp.outer())) {}
+};
+
+void normalise(const Mlp& mlp, int64_t first, int64_t height, float* normed) {
+  RowStatistics statistics{};
+  for (int64_t i = 0; i < height; ++i) {
+    const float* base = mlp.resid_mid + mlp.prompt(first + i) * mlp.D;
+    if (i == 0 || (first + i) % mlp.P == 0) statistics = row_statistics(base, mlp.D, mlp.epsilon);
+    layernorm_row(base, statistics, mlp.delta + mlp.place(first + i), mlp.gain, normed + i * mlp.D,
+                  mlp.D, mlp.epsilon);
+  }
+}
+
+void activate(const Mlp& mlp, int64_t first, int64_t height, float* hidden) {
+  GeluBase constants;
+  for (int64_t start = 0; start < mlp.F; start += kChunk) {
+    const int64_t count = std::min(kChunk, mlp.F - start);
+    for (int64_t i = 0; i < height; ++i) {
+      if (i == 0 || (first + i) % mlp.P == 0) {
+        gelu_base(mlp.pre + mlp.prompt(first + i) * mlp.F + start, count, &constants);
+      }
+      gelu_row(&constants, hidden + i * mlp.inner() + start, count);
+    }
+  }
+}
+
+void run_block(const Mlp& mlp, int64_t first, int64_t height, const Block& block) {
+  const int64_t inner = mlp.inner(), outer = mlp.outer();
+  normalise(mlp, first, height, block.normed.get());
+  panel_product(block.normed.get(), height, mlp.D, mlp.w_in, mlp.D, inner / kPanel, nullptr,
+                block.hidden.get(), inner, mlp.w_out);
+  activate(mlp, first, height, block.hidden.get());
+  panel_product(block.hidden.get(), height, inner, mlp.w_out, mlp.F, outer / kPanel, nullptr,
+                block.out.get(), outer, mlp.w_in);
+  for (int64_t i = 0; i < height; ++i) {
+    const float* row = block.out.get() + i * outer;
+    std::copy(row, row + mlp.D, mlp.out + mlp.place(first + i));
+  }
+}
+
+// LayerNorm, both products and gelu_new between them, without leaving the block's cache.
+at::Tensor mlp_delta(const at::Tensor& resid_mid, const at::Tensor& pre, const at::Tensor& delta,
+                     const at::Tensor& gain, const at::Tensor& w_in, const at::Tensor& w_out,
+                     double epsilon) {
+  const int64_t N = resid_mid.size(0), D = resid_mid.size(-1), F = pre.size(-1);
+  TORCH_CHECK(resid_mid.dim() == 2 && pre.dim() == 2 && pre.size(0) == N,
+              "resid_mid and pre must be [N, D] and [N, F], got ", resid_mid.sizes(), " and ",
+              pre.sizes());
+  TORCH_CHECK(delta.dim() >= 2 && delta.size(-1) == D && delta.size(-2) == N,
+              "delta must be [..., N, D] for a base of ", resid_mid.sizes(), ", got ",
+              delta.sizes());
+  TORCH_CHECK(gain.numel() == D, "gain must be [", D, "], got ", gain.sizes());
+  for (const at::Tensor& given : {resid_mid, pre, delta, gain}) {
+    TORCH_CHECK(given.scalar_type() == at::kFloat, "resid_mid, pre, delta and gain must be float32, got ",
+                given.scalar_type());
+  }
+  check_panels(w_in, D, F, "w_in");
+  check_panels(w_out, F, D, "w_out");
+  const at::Tensor base = resid_mid.contiguous(), before = pre.contiguous();
+  const at::Tensor change = delta.contiguous(), gains = gain.contiguous();
+  at::Tensor out = at::empty_like(change);
+  if (change.numel() == 0) return out;
+  const Mlp mlp{base.const_data_ptr<float>(),  before.const_data_ptr<float>(),
+                change.const_data_ptr<float>(), gains.const_data_ptr<float>(),
+                w_in.const_data_ptr<float>(),  w_out.const_data_ptr<float>(),
+                out.mutable_data_ptr<float>(), change.numel() / (N * D), N, D, F,
+                static_cast<float>(epsilon)};
+  const int64_t rows = mlp.P * N, fit = kBlockFloats / (D + mlp.inner() + mlp.outer());
+  const int64_t most = std::clamp<int64_t>(fit / kStrip * kStrip, kStrip, kMostRows);
+  const int64_t blocks = blocks_of(rows, most);
+  at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
+    const Block block(mlp, (rows + blocks - 1) / blocks);
+    for (int64_t b = begin; b < end; ++b) {
+      const int64_t first = rows * b / blocks;
+      run_block(mlp, first, rows * (b + 1) / blocks - first, block);
+    }
+  });
+  return out;
+}
+
+}  // namespace
+}  // namespace ioi_fast
+
+TORCH_LIBRARY_FRAGMENT(ioi_fast, library) {
+  library.def("panels_supported() -> bool", &ioi_fast::panels_supported);
+  library.def("panel_linear(Tensor rows, Tensor panels, Tensor? bias) -> Tensor");
+  library.def(
+      "mlp_delta(Tensor resid_mid, Tensor pre, Tensor delta, Tensor gain, Tensor w_in, Tensor w_out, "
+      "float epsilon) -> Tensor");
+}
+
+TORCH_LIBRARY_IMPL(ioi_fast, CPU, library) {
+  library.impl("panel_linear", &ioi_fast::panel_linear);
+  library.impl("mlp_delta", &ioi_fast::mlp_delta);
+}
