@@ -13,6 +13,7 @@ from ioi_fast.kernels.build import CACHE_VARIABLE, find_compiler
 
 pytestmark = pytest.mark.slow
 OPS = Path(__file__).with_name("test_cpu_ops.py")
+ONLY = "c++ or panel or product"  # tests of the kernels
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
 
 PROGRAM = """
@@ -29,14 +30,10 @@ sys.exit(pytest.main([{tests!r}, "-k", {only!r}, "-p", "no:cacheprovider", "--ti
 
 
 def run_ops(
-    tmp_path: Path,
-    flags: list[str],
-    extra: list[str],
-    only: str = "c++ or panel or product",
-    **environment: str,
+    tmp_path: Path, flags: list[str], extra: list[str], **environment: str
 ) -> subprocess.CompletedProcess:
     """The tests of the operations in a process whose kernels are built with other flags."""
-    program = PROGRAM.format(flags=flags, extra=extra, tests=str(OPS), only=only)
+    program = PROGRAM.format(flags=flags, extra=extra, tests=str(OPS), only=ONLY)
     return subprocess.run(
         [sys.executable, "-P", "-c", program],
         env={**os.environ, CACHE_VARIABLE: str(tmp_path), **environment},

@@ -20,8 +20,9 @@ BASE = 10.0
 EXACT = {"backend": "reference", "precision": "fp64"}
 BACKENDS = [EXACT, {"backend": "reference"}, {"backend": "cpu"}]
 IDS = ["fp64", "fp32", "cpu"]
-# Results are float32. In fp32 the neurons' 14 − 13 and 7 − 6, times 8, magnify rounding.
-TOLERANCE = {"fp64": 1e-6, "fp32": 1e-5}
+# Results are float32. In fp32 the neurons' 14 − 13 and 7 − 6, times 8, magnify rounding: 1.4 is
+# 2e-8 off, and what is left of that after 10·1.4 − 13 depends on whether the product is rounded.
+TOLERANCE = {"fp64": 1e-6, "fp32": 2e-5}
 
 
 def check(result, *expected: float) -> None:
