@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from ioi_fast.blocks import ROWS_PER_TILE
 from ioi_fast.kernels import reference
 from ioi_fast.model import GPT2, split_heads
+from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
 
 
@@ -81,6 +83,7 @@ class CleanRun:
 
     model: GPT2
     packed: Packed
+    ops: Ops
     grid: Grid
 
     def embed(self, tokens: Tensor) -> Tensor:
@@ -124,15 +127,14 @@ class CleanRun:
     def _mlp(self, layer: int, resid_mid: Tensor) -> tuple[Tensor, Tensor]:
         """Input of the activation and output of the MLP, rows [R, D] -> [R, F], [R, D]."""
         config, block = self.model.config, self.model.weights.blocks[layer]
-        activation = reference.ACTIVATIONS[config.activation_function]
-        pres, outs = [], []
+        weights = (self.packed.linear(layer, "mlp_in"), self.packed.linear(layer, "mlp_out"))
+        layernorm = (block.ln_2_gain, block.ln_2_bias, config.layer_norm_epsilon)
         # In tiles, so that the hidden layer is still in cache when it is multiplied again.
-        for rows in tiles(len(resid_mid), ROWS_PER_TILE):
-            normed = _layernorm(
-                resid_mid[rows], block.ln_2_gain, block.ln_2_bias, config.layer_norm_epsilon
-            )
-            pres.append(self.packed.linear(layer, "mlp_in")(normed))
-            outs.append(self.packed.linear(layer, "mlp_out")(activation(pres[-1])))
+        parts = [
+            self.ops.mlp(resid_mid[rows], *layernorm, *weights, config.activation_function)
+            for rows in tiles(len(resid_mid), ROWS_PER_TILE)
+        ]
+        pres, outs = zip(*parts, strict=True)
         return joined(pres), joined(outs)
 
 
@@ -145,6 +147,6 @@ def tiles(total: int, size: int) -> list[slice]:
     return [slice(start, min(start + size, total)) for start in range(0, total, size)]
 
 
-def joined(parts: list[Tensor]) -> Tensor:
+def joined(parts: Sequence[Tensor]) -> Tensor:
     """Row blocks one under another; a single block is not copied."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))

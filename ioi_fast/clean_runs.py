@@ -93,7 +93,7 @@ def clean_runs(
 
     Without `wanted` only the original prompts run.
     """
-    orig = CleanRun(model, packed, Grid.of(torch.zeros_like(pairs.end), pairs.end))
+    orig = CleanRun(model, packed, ops, Grid.of(torch.zeros_like(pairs.end), pairs.end))
     sites, resid, last = CellSites(), orig.embed(pairs.orig), model.config.n_layer - 1
     keep = None if wanted is None else _Keeper.of(model, packed, ops, pairs, orig.grid, wanted)
     for layer in range(model.config.n_layer):
@@ -124,7 +124,7 @@ class _Keeper:
             new = _Aligned(run, cells, run.embed(pairs))
         else:
             grid = Grid.of(torch.zeros_like(wanted.new_at), wanted.new_at)
-            clean = CleanRun(model, packed, grid)
+            clean = CleanRun(model, packed, ops, grid)
             new = _Apart(clean, cells, clean.embed(pairs.new))
         return cls(wanted, cells, Tail.of(orig, wanted.first), new)
 

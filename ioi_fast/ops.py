@@ -26,6 +26,7 @@ class Ops:
     attention_delta: Op
     head_write: Op
     readout_delta: Op
+    mlp: Op
     mlp_delta: Op
     linear: Callable[[Tensor, Tensor | None], Linear]
 

@@ -20,6 +20,7 @@ __all__ = [
     "head_write",
     "layernorm_delta",
     "linear",
+    "mlp",
     "mlp_delta",
     "readout_delta",
 ]
@@ -45,6 +46,22 @@ def gelu_delta(pre_RF: Tensor, delta_RF: Tensor, activation: str) -> Tensor:
 def linear(weight: Tensor, bias: Tensor | None) -> Linear:
     """A weight packed for products, as suits the CPU."""
     return (PanelLinear if panels_supported() else PackedLinear)(weight, bias)
+
+
+def mlp(
+    resid_mid_RD: Tensor,
+    gain_D: Tensor,
+    bias_D: Tensor,
+    epsilon: float,
+    w_in: Linear,
+    w_out: Linear,
+    activation: str,
+) -> tuple[Tensor, Tensor]:
+    """An MLP as it stands: the input of its activation [R, F] and its output [R, D]."""
+    if activation in _TANH_FORMS and isinstance(w_in, PanelLinear):
+        weights = (w_in.panels, w_in.bias, w_out.panels, w_out.bias, w_in.width)
+        return torch.ops.ioi_fast.mlp(resid_mid_RD, gain_D, bias_D, *weights, epsilon)
+    return torch_ops.mlp(resid_mid_RD, gain_D, bias_D, epsilon, w_in, w_out, activation)
 
 
 def mlp_delta(

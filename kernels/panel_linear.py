@@ -20,22 +20,23 @@ def panels_supported() -> bool:
 class PanelLinear:
     """x @ weight (+ bias) for rows x [R, in] and a weight [in, out] that never changes.
 
-    `panels` is the weight as [out / 32, in, 32], filled up with zero columns.
+    `panels` is the weight as [out / 32, in, 32] and `bias` is [out], both filled up with zero
+    columns; `width` is out.
     """
 
-    __slots__ = ("_bias", "_width", "panels")
+    __slots__ = ("bias", "panels", "width")
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self._width = weight.shape[1]
-        columns = -(-self._width // PANEL)
-        missing = columns * PANEL - self._width
+        self.width = weight.shape[1]
+        columns = -(-self.width // PANEL)
+        missing = columns * PANEL - self.width
         filled = F.pad(weight, (0, missing)).view(len(weight), columns, PANEL)
         self.panels = filled.transpose(0, 1).contiguous()
-        self._bias = None if bias is None else F.pad(bias, (0, missing))
+        self.bias = None if bias is None else F.pad(bias, (0, missing))
 
     def __call__(self, rows: Tensor) -> Tensor:
         """x @ weight + bias, [R, in] -> [R, out]."""
-        return self._product(rows, self._bias)
+        return self._product(rows, self.bias)
 
     def delta(self, rows: Tensor) -> Tensor:
         """δ @ weight: in a difference the bias cancels."""
@@ -43,4 +44,4 @@ class PanelLinear:
 
     def _product(self, rows: Tensor, bias: Tensor | None) -> Tensor:
         out = torch.ops.ioi_fast.panel_linear(rows, self.panels, bias)
-        return out[:, : self._width].contiguous()
+        return out[:, : self.width].contiguous()

@@ -111,6 +111,20 @@ def head_write(delta_z_RHK: Tensor, w_o_HKD: Tensor) -> Tensor:
     return torch.einsum("rhk,hkd->rhd", delta_z_RHK, w_o_HKD)
 
 
+def mlp(
+    resid_mid_RD: Tensor,
+    gain_D: Tensor,
+    bias_D: Tensor,
+    epsilon: float,
+    w_in: Linear,
+    w_out: Linear,
+    activation: str,
+) -> tuple[Tensor, Tensor]:
+    """An MLP as it stands: the input of its activation [R, F] and its output [R, D]."""
+    pre_RF = w_in(layernorm(resid_mid_RD, gain_D, bias_D, epsilon))
+    return pre_RF, w_out(ACTIVATIONS[activation](pre_RF))
+
+
 def mlp_delta(
     resid_mid_RD: Tensor,
     pre_RF: Tensor,

@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ioi_fast.kernels.packed_linear import PackedLinear
-from ioi_fast.kernels.reference import Linear, later_keys, normalised
+from ioi_fast.kernels.reference import ACTIVATIONS, Linear, later_keys, normalised
 
 # What packs a weight for products.
 linear = PackedLinear
@@ -155,6 +156,20 @@ def shared_product(rows: Tensor, base: Tensor) -> Tensor:
 def head_write(delta_z_RHK: Tensor, w_o_HKD: Tensor) -> Tensor:
     """What each head's change of z adds to the residual stream, [R, H, K] -> [R, H, D]."""
     return torch.bmm(delta_z_RHK.transpose(0, 1), w_o_HKD).transpose(0, 1)
+
+
+def mlp(
+    resid_mid_RD: Tensor,
+    gain_D: Tensor,
+    bias_D: Tensor,
+    epsilon: float,
+    w_in: Linear,
+    w_out: Linear,
+    activation: str,
+) -> tuple[Tensor, Tensor]:
+    """An MLP as it stands: the input of its activation [R, F] and its output [R, D]."""
+    pre_RF = w_in(F.layer_norm(resid_mid_RD, gain_D.shape, gain_D, bias_D, epsilon))
+    return pre_RF, w_out(ACTIVATIONS[activation](pre_RF))
 
 
 def mlp_delta(

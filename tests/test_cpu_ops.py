@@ -156,6 +156,22 @@ def test_mlp_delta(shape: tuple, activation: str, size: float, form: ModuleType)
         assert_close(out, truth, 3e-6, what="fused mlp_delta")
 
 
+@pytest.mark.parametrize("activation", ["gelu_new", "gelu"])
+@pytest.mark.parametrize("shape", [(1, 24, 40), (131, 48, 600)])
+def test_mlp(shape: tuple, activation: str, form: ModuleType) -> None:
+    R, D, F = shape
+    x, gain, bias = normal(R, D, seed=1, size=2), normal(D, seed=2), normal(D, seed=3)
+    weights = [(normal(D, F, seed=4), normal(F, seed=5)), (normal(F, D, seed=6), normal(D, seed=7))]
+    exact = [PackedLinear(w.double(), b.double(), onednn=False) for w, b in weights]
+    truth = reference.mlp(*(t.double() for t in (x, gain, bias)), 1e-5, *exact, activation)
+    for pack in {form.linear, PanelLinear if form is cpu_ops else form.linear}:
+        packed = [pack(*weight) for weight in weights]
+        for out, wanted in zip(
+            form.mlp(x, gain, bias, 1e-5, *packed, activation), truth, strict=True
+        ):
+            assert_close(out, wanted, 3e-6, what="mlp")
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_threads_do_not_change_a_bit_of_a_product(threads: int) -> None:
     load_kernels()

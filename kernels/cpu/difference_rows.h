@@ -61,6 +61,15 @@ EVERY_CPU void gelu_row(const GeluBase* __restrict base, float* __restrict delta
   }
 }
 
+// gelu_new itself: x·sigma(a).
+EVERY_CPU void gelu(float* __restrict row, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) {
+    const float x = row[i];
+    const float a = clamp(x * (kLinear + kCubic * x * x), -kSaturated, kSaturated);
+    row[i] = x / (1.0f + exponential(-a).exp);
+  }
+}
+
 struct RowStatistics {
   float mean, r;
 };
@@ -73,6 +82,13 @@ EVERY_CPU RowStatistics row_statistics(const float* __restrict x, int64_t D, flo
 #pragma omp simd reduction(+ : squares)
   for (int64_t i = 0; i < D; ++i) squares += (x[i] - mean) * (x[i] - mean);
   return {mean, 1.0f / __builtin_sqrtf(squares / static_cast<float>(D) + epsilon)};
+}
+
+EVERY_CPU void layernorm(const float* __restrict x, const float* __restrict gain,
+                         const float* __restrict bias, float* __restrict out, int64_t D,
+                         float epsilon) {
+  const RowStatistics row = row_statistics(x, D, epsilon);
+  for (int64_t i = 0; i < D; ++i) out[i] = (x[i] - row.mean) * row.r * gain[i] + bias[i];
 }
 
 // Where delta cancels most of x the variance does not follow from u = w·r², which is near -1: both

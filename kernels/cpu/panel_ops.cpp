@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <memory>
 #include <new>
+#include <tuple>
 
 #include "difference_rows.h"
 #include "panels.h"
@@ -107,11 +108,24 @@ struct Mlp {
 
 struct Block {
   Scratch normed, hidden, out;
-  Block(const Mlp& mlp, int64_t rows)
-      : normed(scratch(rows * mlp.D)),
-        hidden(scratch(rows * mlp.inner())),
-        out(scratch(rows * mlp.outer())) {}
+  Block(int64_t rows, int64_t D, int64_t inner, int64_t outer)
+      : normed(scratch(rows * D)), hidden(scratch(rows * inner)), out(scratch(rows * outer)) {}
 };
+
+// Calls run(first row, rows, block) for blocks of rows, shared by the threads.
+template <class Run>
+void in_blocks(int64_t rows, int64_t D, int64_t inner, int64_t outer, const Run& run) {
+  const int64_t fit = kBlockFloats / (D + inner + outer);
+  const int64_t most = std::clamp<int64_t>(fit / kStrip * kStrip, kStrip, kMostRows);
+  const int64_t blocks = blocks_of(rows, most);
+  at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
+    const Block block((rows + blocks - 1) / blocks, D, inner, outer);
+    for (int64_t b = begin; b < end; ++b) {
+      const int64_t first = rows * b / blocks;
+      run(first, rows * (b + 1) / blocks - first, block);
+    }
+  });
+}
 
 void normalise(const Mlp& mlp, int64_t first, int64_t height, float* normed) {
   RowStatistics statistics{};
@@ -177,17 +191,73 @@ at::Tensor mlp_delta(const at::Tensor& resid_mid, const at::Tensor& pre, const a
                 w_in.const_data_ptr<float>(),  w_out.const_data_ptr<float>(),
                 out.mutable_data_ptr<float>(), change.numel() / (N * D), N, D, F,
                 static_cast<float>(epsilon)};
-  const int64_t rows = mlp.P * N, fit = kBlockFloats / (D + mlp.inner() + mlp.outer());
-  const int64_t most = std::clamp<int64_t>(fit / kStrip * kStrip, kStrip, kMostRows);
-  const int64_t blocks = blocks_of(rows, most);
-  at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
-    const Block block(mlp, (rows + blocks - 1) / blocks);
-    for (int64_t b = begin; b < end; ++b) {
-      const int64_t first = rows * b / blocks;
-      run_block(mlp, first, rows * (b + 1) / blocks - first, block);
-    }
-  });
+  in_blocks(mlp.P * N, D, mlp.inner(), mlp.outer(),
+            [&](int64_t first, int64_t height, const Block& block) {
+              run_block(mlp, first, height, block);
+            });
   return out;
+}
+
+struct PlainMlp {
+  const float *resid_mid, *gain, *bias, *w_in, *b_in, *w_out, *b_out;
+  float *pre, *out;
+  int64_t D, F;
+  float epsilon;
+
+  int64_t inner() const { return (F + kPanel - 1) / kPanel * kPanel; }
+  int64_t outer() const { return (D + kPanel - 1) / kPanel * kPanel; }
+};
+
+void run_plain_block(const PlainMlp& mlp, int64_t first, int64_t height, const Block& block) {
+  const int64_t D = mlp.D, F = mlp.F, inner = mlp.inner(), outer = mlp.outer();
+  for (int64_t i = 0; i < height; ++i) {
+    layernorm(mlp.resid_mid + (first + i) * D, mlp.gain, mlp.bias, block.normed.get() + i * D, D,
+              mlp.epsilon);
+  }
+  float* hidden = block.hidden.get();
+  panel_product(block.normed.get(), height, D, mlp.w_in, D, inner / kPanel, mlp.b_in, hidden, inner,
+                mlp.w_out);
+  for (int64_t i = 0; i < height; ++i, hidden += inner) {
+    std::copy(hidden, hidden + F, mlp.pre + (first + i) * F);
+    gelu(hidden, F);
+  }
+  panel_product(block.hidden.get(), height, inner, mlp.w_out, F, outer / kPanel, mlp.b_out,
+                block.out.get(), outer, mlp.w_in);
+  for (int64_t i = 0; i < height; ++i) {
+    const float* row = block.out.get() + i * outer;
+    std::copy(row, row + D, mlp.out + (first + i) * D);
+  }
+}
+
+// An MLP on rows [R, D] as it stands: (input of its activation [R, F], output [R, D]).
+std::tuple<at::Tensor, at::Tensor> mlp(const at::Tensor& resid_mid, const at::Tensor& gain,
+                                       const at::Tensor& bias, const at::Tensor& w_in,
+                                       const at::Tensor& b_in, const at::Tensor& w_out,
+                                       const at::Tensor& b_out, int64_t F, double epsilon) {
+  TORCH_CHECK(resid_mid.dim() == 2, "resid_mid must be [R, D], got ", resid_mid.sizes());
+  const int64_t R = resid_mid.size(0), D = resid_mid.size(1);
+  check_panels(w_in, D, F, "w_in");
+  check_panels(w_out, F, D, "w_out");
+  const int64_t inner = w_in.size(0) * kPanel, outer = w_out.size(0) * kPanel;
+  TORCH_CHECK(gain.numel() == D && bias.numel() == D && b_in.numel() == inner &&
+                  b_out.numel() == outer,
+              "gain and bias must be [", D, "], b_in [", inner, "] and b_out [", outer, "], got ",
+              gain.sizes(), bias.sizes(), b_in.sizes(), b_out.sizes());
+  for (const at::Tensor& given : {resid_mid, gain, bias, b_in, b_out}) {
+    TORCH_CHECK(given.scalar_type() == at::kFloat && given.is_contiguous(),
+                "resid_mid, gain and biases must be contiguous float32");
+  }
+  at::Tensor pre = at::empty({R, F}, resid_mid.options()), out = at::empty_like(resid_mid);
+  if (R == 0) return {pre, out};
+  const PlainMlp work{resid_mid.const_data_ptr<float>(), gain.const_data_ptr<float>(),
+                      bias.const_data_ptr<float>(),      w_in.const_data_ptr<float>(),
+                      b_in.const_data_ptr<float>(),      w_out.const_data_ptr<float>(),
+                      b_out.const_data_ptr<float>(),     pre.mutable_data_ptr<float>(),
+                      out.mutable_data_ptr<float>(),     D, F, static_cast<float>(epsilon)};
+  in_blocks(R, D, inner, outer, [&](int64_t first, int64_t height, const Block& block) {
+    run_plain_block(work, first, height, block);
+  });
+  return {pre, out};
 }
 
 }  // namespace
@@ -199,9 +269,13 @@ TORCH_LIBRARY_FRAGMENT(ioi_fast, library) {
   library.def(
       "mlp_delta(Tensor resid_mid, Tensor pre, Tensor delta, Tensor gain, Tensor w_in, Tensor w_out, "
       "float epsilon) -> Tensor");
+  library.def(
+      "mlp(Tensor resid_mid, Tensor gain, Tensor bias, Tensor w_in, Tensor b_in, Tensor w_out, "
+      "Tensor b_out, int inner, float epsilon) -> (Tensor, Tensor)");
 }
 
 TORCH_LIBRARY_IMPL(ioi_fast, CPU, library) {
   library.impl("panel_linear", &ioi_fast::panel_linear);
   library.impl("mlp_delta", &ioi_fast::mlp_delta);
+  library.impl("mlp", &ioi_fast::mlp);
 }
