@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 # Rows of one matrix product in the wave: enough to run at full rate, few enough that the hidden
 # layer of the block stays in cache.
 ROWS_PER_TILE = 512
+# Rows of logits in one product where a metric needs the whole vocabulary, and of those that are
+# compared with the base at once: their exponentials take several times the room.
+VOCABULARY_ROWS = 64
+READING_ROWS = 8
 # Tokens of the runs that are in flight at once; more would only cost memory.
 TOKENS_PER_BLOCK = 2048
 _FLOAT = 4
@@ -44,8 +48,10 @@ def block_bytes(plan: PathPlan, prompts: Sequence[Prompt], variants: int) -> int
         together = min(variants, tile_variants(tail))
         width = tail // n
         after = together * (tail * (20 * D + 3 * F) + 6 * n * config.n_head * width * T)
-    rows = min(variants * n, ROWS_PER_TILE)
-    logits = rows * config.vocab_size * 4 if plan.vocabulary else 0
+    logits = 0
+    if plan.vocabulary:
+        rows = min(variants * n, VOCABULARY_ROWS)
+        logits = config.vocab_size * (n + rows + 10 * min(rows, READING_ROWS))
     return _FLOAT * (kept + max(runs, wave, after, variants * n * D + logits))
 
 

@@ -25,7 +25,7 @@ from ioi_fast.plan import PathPlan
 from ioi_fast.prompts import PromptPairs
 from ioi_fast.reference_backend import Outcome
 from ioi_fast.results import Result, provenance
-from ioi_fast.running import bar, check_positive, threads_set
+from ioi_fast.running import bar, check_threads, threads_set
 from ioi_fast.sites import parse_senders
 
 
@@ -292,7 +292,7 @@ def explain(call: Callable, model: GPT2, pairs: PromptPairs, **arguments: object
     asked = {name: given[name] for name in names}
     patch = _checked_patch(model, pairs, given["metric"], **asked)
     check_request(given["backend"], given["precision"], given["max_memory"])
-    check_positive(given["threads"], "threads", "a number of threads")
+    check_threads(given["threads"])
     reason = why_not_cpu(model, patch, given["precision"])
     if given["backend"] not in ("auto", "cpu"):
         reason = f"backend is {given['backend']!r}"

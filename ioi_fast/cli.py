@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -14,6 +16,8 @@ from ioi_fast.commands import demo, doctor, path_patch
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status: 0 done, 1 a check failed, 2 bad input, 130 ^C."""
+    if arguments is None:
+        _behave_in_pipes()
     chosen = parser().parse_args(arguments)
     try:
         with warnings.catch_warnings():
@@ -38,6 +42,15 @@ def parser() -> argparse.ArgumentParser:
     for command in (demo, path_patch, doctor):
         command.add_parser(commands)
     return whole
+
+
+def _behave_in_pipes() -> None:
+    """As other tools do: end quietly when a reader such as `head` goes, print what it can show."""
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _show_log() -> None:

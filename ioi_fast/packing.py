@@ -18,6 +18,7 @@ class Packed:
     def __init__(self, model: GPT2, ops: Ops) -> None:
         self._model, self._pack = model, ops.linear
         self._linears: dict[tuple[int, str], Linear] = {}
+        self._unembed: Linear | None = None
 
     @classmethod
     def of(cls, model: GPT2, ops: Ops) -> Packed:
@@ -31,6 +32,13 @@ class Packed:
         if (layer, name) not in self._linears:
             self._linears[layer, name] = self._pack(*self._weight(layer, name))
         return self._linears[layer, name]
+
+    @property
+    def unembed(self) -> Linear:
+        """The product with the unembedding, [R, D] -> [R, V]."""
+        if self._unembed is None:
+            self._unembed = self._pack(self._model.weights.unembed.T, None)
+        return self._unembed
 
     def _weight(self, layer: int, name: str) -> tuple[Tensor, Tensor]:
         block, D = self._model.weights.blocks[layer], self._model.config.n_embd

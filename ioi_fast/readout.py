@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ioi_fast.base import tiles
+from ioi_fast.blocks import READING_ROWS, VOCABULARY_ROWS
 from ioi_fast.metrics import Metric, Reading
 from ioi_fast.model import GPT2
 from ioi_fast.ops import Ops
+from ioi_fast.packing import Packed
 from ioi_fast.prompts import PromptPairs
 
 Change = Callable[[Tensor], Tensor]
-
-# Rows of logits in flight when a metric needs the whole vocabulary.
-_VOCABULARY_ROWS = 64
 
 
 def needs_vocabulary(metric: Metric) -> bool:
@@ -28,14 +28,21 @@ def needs_vocabulary(metric: Metric) -> bool:
 
 
 def read_out(
-    model: GPT2, ops: Ops, pairs: PromptPairs, index: Tensor, metric: Metric, final_ND: Tensor
+    model: GPT2,
+    packed: Packed,
+    ops: Ops,
+    pairs: PromptPairs,
+    index: Tensor,
+    metric: Metric,
+    final_ND: Tensor,
 ) -> tuple[Tensor, Change]:
     """The base metric [N], and a function delta [P, N, D] -> change of the metric [P, N].
 
     `index` [N] is where the pairs stand among the caller's, for metrics that are callables.
     """
     if needs_vocabulary(metric):
-        return _vocabulary(model, ops, pairs, index, metric, final_ND)
+        reading = _reading(model, packed, pairs, index, metric, final_ND)
+        return reading.base().float(), _vocabulary(model, packed, ops, reading, final_ND)
     return _columns(model, ops, pairs, metric, final_ND)
 
 
@@ -55,27 +62,40 @@ def _columns(
     return (base_N if metric == "logit_diff" else (base_N > 0).float()), change
 
 
+def _reading(
+    model: GPT2,
+    packed: Packed,
+    pairs: PromptPairs,
+    index: Tensor,
+    metric: Metric,
+    final_ND: Tensor,
+) -> Reading:
+    logits_NV = packed.unembed.delta(_final_layernorm(model, final_ND))
+    return Reading(metric, pairs.answers, pairs.wrong_answers, logits_NV, index)
+
+
 def _vocabulary(
-    model: GPT2, ops: Ops, pairs: PromptPairs, index: Tensor, metric: Metric, final_ND: Tensor
-) -> tuple[Tensor, Change]:
+    model: GPT2, packed: Packed, ops: Ops, reading: Reading, final_ND: Tensor
+) -> Change:
     weights, epsilon = model.weights, model.config.layer_norm_epsilon
-    logits_NV = _final_layernorm(model, final_ND) @ weights.unembed.T
-    reading = Reading(metric, pairs.answers, pairs.wrong_answers, logits_NV, index)
 
     def change(delta_PND: Tensor) -> Tensor:
         P, N, _ = delta_PND.shape
-        out = torch.empty(P * N)
+        out = torch.empty(P * N, dtype=torch.float32)
         prompt_R = torch.arange(N).repeat(P)
-        for start in range(0, P * N, _VOCABULARY_ROWS):
-            rows = slice(start, start + _VOCABULARY_ROWS)
+        for start in range(0, P * N, VOCABULARY_ROWS):
+            rows = slice(start, start + VOCABULARY_ROWS)
             delta_RD = delta_PND.view(P * N, -1)[rows]
             normed_RD = ops.layernorm_delta(
                 final_ND[prompt_R[rows]], delta_RD, weights.ln_f_gain, epsilon
             )
-            out[rows] = reading.change(normed_RD @ weights.unembed.T, prompt_R[rows]).float()
+            logits_RV = packed.unembed.delta(normed_RD)
+            for some in tiles(len(logits_RV), READING_ROWS):
+                change_R = reading.change(logits_RV[some], prompt_R[rows][some])
+                out[rows][some] = change_R.float()
         return out.view(P, N)
 
-    return reading.base().float(), change
+    return change
 
 
 def _final_layernorm(model: GPT2, final_ND: Tensor) -> Tensor:

@@ -9,6 +9,9 @@ import torch
 
 from ioi_fast.whole_numbers import whole_number
 
+# OpenMP ends the process when it can't start a thread.
+_MOST_THREADS = 1024
+
 
 def check_positive(value: object, argument: str, meaning: str) -> None:
     """Raises TypeError or ValueError unless a value is None or an integer above zero."""
@@ -21,13 +24,20 @@ def check_positive(value: object, argument: str, meaning: str) -> None:
         raise ValueError(f"{argument} must be {meaning} above 0 or None, got {number}")
 
 
+def check_threads(threads: object) -> None:
+    """Raises TypeError or ValueError unless threads is None or a number that OpenMP can start."""
+    check_positive(threads, "threads", "a number of threads")
+    if threads is not None and whole_number(threads) > _MOST_THREADS:
+        raise ValueError(f"threads must be at most {_MOST_THREADS}, got {threads}")
+
+
 @contextmanager
 def threads_set(threads: int | None) -> Iterator[None]:
     """Runs with this many threads of torch and sets the old number back; None leaves it alone.
 
     Raises TypeError or ValueError unless threads is a positive integer or None.
     """
-    check_positive(threads, "threads", "a number of threads")
+    check_threads(threads)
     if threads is None:
         yield
         return

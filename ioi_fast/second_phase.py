@@ -37,7 +37,7 @@ class SecondPhase:
         first layer at which each variant reaches a receiver, in ascending order.
         """
         M, D = len(self.tail.in_orig), self.model.config.n_embd
-        delta_PMD = torch.zeros(len(starts), M, D)
+        delta_PMD = torch.zeros(len(starts), M, D, dtype=torch.float32)
         last = self.model.config.n_layer - 1
         for layer in range(starts[0], last + 1):
             active = sum(start <= layer for start in starts)

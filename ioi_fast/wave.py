@@ -63,7 +63,7 @@ class Wave:
 
     def _start(self) -> Tensor:
         C, D = self.sites.resid_pre[0].shape
-        return torch.zeros(len(self.variants), C, D)
+        return torch.zeros(len(self.variants), C, D, dtype=torch.float32)
 
     def _read_heads(
         self, layer: int, receivers: Sequence[Receiver], delta_PCD: Tensor

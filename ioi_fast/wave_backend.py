@@ -61,14 +61,15 @@ def path_patch(
     model: GPT2, pairs: PromptPairs, work: PathPlan, metric: Metric, ops: Ops, advance: Advance
 ) -> Outcome:
     """Carries out a plan: base metric [N] and values [S, N] in the caller's order."""
-    base, values = torch.empty(len(pairs)), torch.zeros(work.senders, len(pairs))
+    base = torch.empty(len(pairs), dtype=torch.float32)
+    values = torch.zeros(work.senders, len(pairs), dtype=torch.float32)
     packed = Packed.of(model, ops)
     for block in work.prompt_blocks:
         chosen = torch.tensor(block)
         members, prompts = pairs.select(chosen), [work.prompts[index] for index in block]
         wanted = _wanted(work, prompts) if work.variants and prompts[0].live else None
         sites, final = clean_runs(model, packed, ops, members, wanted)
-        base[chosen], change = read_out(model, ops, members, chosen, metric, final)
+        base[chosen], change = read_out(model, packed, ops, members, chosen, metric, final)
         if wanted is None:
             continue
         for variants in work.variant_blocks:

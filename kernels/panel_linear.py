@@ -27,12 +27,14 @@ class PanelLinear:
     __slots__ = ("bias", "panels", "width")
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self.width = weight.shape[1]
-        columns = -(-self.width // PANEL)
-        missing = columns * PANEL - self.width
-        filled = F.pad(weight, (0, missing)).view(len(weight), columns, PANEL)
-        self.panels = filled.transpose(0, 1).contiguous()
-        self.bias = None if bias is None else F.pad(bias, (0, missing))
+        K, self.width = weight.shape
+        whole, rest = divmod(self.width, PANEL)
+        self.panels = weight.new_zeros(whole + (rest > 0), K, PANEL)
+        end = whole * PANEL
+        self.panels[:whole] = weight[:, :end].unflatten(1, (whole, PANEL)).transpose(0, 1)
+        if rest:
+            self.panels[-1, :, :rest] = weight[:, end:]
+        self.bias = None if bias is None else F.pad(bias, (0, -self.width % PANEL))
 
     def __call__(self, rows: Tensor) -> Tensor:
         """x @ weight + bias, [R, in] -> [R, out]."""

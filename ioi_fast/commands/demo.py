@@ -35,6 +35,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the study, prints it and writes the page; returns 1 when fast and slow differ."""
+    page_file = Path(arguments.out) / "report.html"
+    options.check_outputs(page_file, arguments.json, page=True)
     model = options.read_model(arguments)
     pairs = options.read_prompts(arguments, model)
     study = run_study(
@@ -49,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     page = demo_page(study, options.drawn(arguments))
     # Files first: a pipe that is closed early must not cost the results.
-    report = write_page(page, Path(arguments.out) / "report.html")
+    report = write_page(page, page_file)
     if arguments.json:
         figures = {**demo_figures(study), "provenance": page.provenance}
         write_text(arguments.json, json.dumps(figures, indent=1, allow_nan=False))

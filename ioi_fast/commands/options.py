@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
+import tempfile
+from pathlib import Path
 
 from ioi_fast.backends import BACKENDS, PRECISIONS
 from ioi_fast.checkpoint import load
@@ -12,6 +15,7 @@ from ioi_fast.ioi.dataset import ioi_prompts
 from ioi_fast.model import GPT2
 from ioi_fast.prompt_files import load_prompts
 from ioi_fast.prompts import PromptPairs
+from ioi_fast.report.extra import require
 
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
@@ -71,6 +75,24 @@ def drawn(arguments: argparse.Namespace) -> dict[str, object]:
     if getattr(arguments, "prompts", None):
         return {"prompt_file": arguments.prompts, "bos": arguments.bos}
     return {"seed": arguments.seed, "forms": arguments.forms, "bos": arguments.bos}
+
+
+def check_outputs(*paths: str | os.PathLike | None, page: bool) -> None:
+    """Finds out before the work whether its results can be shown and written.
+
+    Raises ImportError naming the extra, or OSError naming the path.
+    """
+    require("rich.console")
+    if page:
+        require("jinja2")
+    for path in map(Path, filter(None, paths)):
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder, expected the name of a file")
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        try:
+            tempfile.TemporaryFile(dir=folder).close()
+        except OSError as error:
+            raise OSError(f"{path} can't be written: {folder} takes no files ({error})") from error
 
 
 def progress(arguments: argparse.Namespace) -> bool:

@@ -53,6 +53,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command; returns its exit status."""
+    if arguments.plan and (arguments.json or arguments.out):
+        raise ValueError("--plan prints the plan and runs nothing: leave --json and --out away")
+    if not arguments.plan:
+        options.check_outputs(arguments.json, arguments.out, page=bool(arguments.out))
     model = options.read_model(arguments)
     pairs = options.read_prompts(arguments, model)
     asked = _asked(arguments)
@@ -62,7 +66,9 @@ def run(arguments: argparse.Namespace) -> int:
     begun = time.perf_counter()
     result = path_patch(model, pairs, **asked, progress=options.progress(arguments))
     seconds = time.perf_counter() - begun
-    sections = [_figure(result, arguments), ranking_bars(result, "Strongest senders", _SHOWN)]
+    sections = [_figure(result, arguments)]
+    if result.effect.any():
+        sections.append(ranking_bars(result, "Strongest senders", _SHOWN))
     provenance = {**result.provenance, "backend": result.backend, "precision": result.precision}
     provenance |= {**options.drawn(arguments), "commit": revision()}
     # Files first: a pipe that is closed early must not cost the results.
@@ -74,6 +80,8 @@ def run(arguments: argparse.Namespace) -> int:
         write_page(Page("Path patching", lead, sections, provenance), arguments.out)
     for section in sections:
         (print_bars if isinstance(section, BarList) else print_heat_map)(section)
+    if not result.effect.any():
+        print("no sender changes the metric: every effect is 0")
     mean = float(result.base.double().mean())
     print(
         f"{len(result.senders)} senders x {len(pairs)} prompts in {seconds:.2f} s, "
@@ -133,4 +141,6 @@ def _knock_out(text: str) -> dict[str, str] | None:
     for node, at, _ in parts:
         if not at:
             raise ValueError(f"--knock-out: expected NODE@ROLE like 9.9@END, got {node!r}")
+        if [other for other, _, _ in parts].count(node) > 1:
+            raise ValueError(f"--knock-out: {node} is there twice")
     return {node: role for node, _at, role in parts}
