@@ -37,13 +37,13 @@ class MeanTable:
         """From values [N, T, ...] of prompts that end at end [N]; one row per id of group [N]."""
         T = value_new.shape[1]
         alive_NT = torch.arange(T) <= end[:, None]
-        ids = group.unique()
-        member_GN = ids[:, None] == group
-        weight_GNT = (member_GN[:, :, None] & alive_NT).to(value_new.dtype)
-        count_GT = weight_GNT.sum(1)
-        # Values after END may be anything; zero them so that 0·NaN can't spoil a mean.
+        ids, row_N = group.unique(return_inverse=True)
+        # Values after END may be anything, NaN too.
         value = torch.where(_like(alive_NT, value_new), value_new, 0)
-        total = torch.einsum("gnt,nt...->gt...", weight_GNT, value)
+        # One group at a time: all at once would take groups times prompts.
+        members = [(row_N == row).nonzero().squeeze(1) for row in range(len(ids))]
+        total = torch.stack([value[chosen].sum(0) for chosen in members])
+        count_GT = torch.stack([alive_NT[chosen].sum(0) for chosen in members])
         return cls(ids, total / _like(count_GT, total).clamp(min=1), count_GT)
 
     def rows(self, group: Tensor, where: Tensor, end: Tensor) -> Tensor:

@@ -308,7 +308,7 @@ def _check_inputs(model: GPT2, pairs: PromptPairs, argument: str = "pairs") -> N
         )
     if not isinstance(pairs, PromptPairs):
         raise TypeError(f"{argument} must be PromptPairs, got {type(pairs).__name__}")
-    pairs.check_vocabulary(model.config.vocab_size)
+    pairs.check_vocabulary(model.config.vocab_size, argument)
     for name, tokens in (("orig", pairs.orig), ("new", pairs.new)):
         if tokens.shape[1] > model.config.n_positions:
             raise ValueError(

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ioi_fast.config import GPT2Config
 from ioi_fast.prompts import PromptPairs
-from ioi_fast.sites import Head, parse_node, read_node
+from ioi_fast.sites import (
+    Head,
+    Node,
+    check_distinct,
+    parse_node,
+    read_node,
+    read_receiver,
+)
 
 
 class Circuit:
     """Heads and the role at which each is kept; as a base, everything else of the heads is ablated.
 
     `classes` names groups of these heads; `edges` are (sender, receiver) pairs like
-    ("2.2", "5.5.k"). Raises TypeError or ValueError for entries that are no heads or are there
-    twice.
+    ("2.2", "5.5.k"), between these heads, MLPs and "logits". Raises TypeError or ValueError for
+    entries that are none of these or are there twice.
 
     >>> Circuit({"9.9": "END", "0.1": "S2"}, classes={"mover": ["9.9"]})
     Circuit(0.1@S2, 9.9@END)
@@ -39,17 +46,39 @@ class Circuit:
                 raise TypeError(f"heads[{head}] must be a role like 'END', got {role!r}")
             roles[head] = role
         self.roles: dict[Head, str] = dict(sorted(roles.items()))
-        self.classes = {
-            name: tuple(self._member(key, name) for key in members)
-            for name, members in (classes or {}).items()
+        if classes is not None and not isinstance(classes, Mapping):
+            raise TypeError(f"classes must be a dict like {{'mover': ['9.9']}}, got {classes!r}")
+        self.classes: dict[str, tuple[Head, ...]] = {
+            name: self._class(name, members) for name, members in (classes or {}).items()
         }
-        self.edges = tuple((str(sender), str(receiver)) for sender, receiver in edges or ())
+        listed = [] if edges is None else _listed(edges, "edges", "[('2.2', '5.5.k')]")
+        self.edges = tuple(self._edge(edge, f"edges[{i}]") for i, edge in enumerate(listed))
+        check_distinct(self.edges, self.edges, "edges")
 
-    def _member(self, key: object, name: str) -> Head:
-        head = _read_head(key, f"classes[{name!r}]")
-        if head not in self.roles:
-            raise ValueError(f"classes[{name!r}]: {head} is not in the circuit")
-        return head
+    def _class(self, name: object, members: object) -> tuple[Head, ...]:
+        if not isinstance(name, str):
+            raise TypeError(f"classes must have strings as names, got {name!r}")
+        argument = f"classes[{name!r}]"
+        heads = tuple(_read_head(key, argument) for key in _listed(members, argument, "['9.9']"))
+        for head in heads:
+            self._check_member(head, argument)
+        check_distinct(heads, heads, argument)
+        return heads
+
+    def _edge(self, edge: object, argument: str) -> tuple[str, str]:
+        if not isinstance(edge, (tuple, list)) or len(edge) != 2:
+            raise TypeError(f"{argument} must be a pair like ('2.2', '5.5.k'), got {edge!r}")
+        sender = read_node(edge[0], argument)
+        self._check_member(sender, argument)
+        if isinstance(edge[1], str) and edge[1] == "logits":
+            return str(sender), "logits"
+        receiver = read_receiver(edge[1], argument)
+        self._check_member(receiver.node, argument)
+        return str(sender), str(receiver)
+
+    def _check_member(self, node: Node, argument: str) -> None:
+        if isinstance(node, Head) and node not in self.roles:
+            raise ValueError(f"{argument}: {node} is not in the circuit")
 
     def check(self, pairs: PromptPairs, config: GPT2Config) -> None:
         """Raises ValueError for a head that the model lacks or a role that the prompts lack."""
@@ -63,6 +92,13 @@ class Circuit:
 
     def __repr__(self) -> str:
         return f"Circuit({', '.join(f'{head}@{role}' for head, role in self.roles.items())})"
+
+
+def _listed(value: object, argument: str, like: str) -> list:
+    """What is listed; a text is no list, a set has no order, a dict would lose its values."""
+    if isinstance(value, (str, set, frozenset, Mapping)) or not isinstance(value, Iterable):
+        raise TypeError(f"{argument} must be a list like {like}, got {value!r}")
+    return list(value)
 
 
 def _read_head(key: object, argument: str) -> Head:

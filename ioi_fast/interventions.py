@@ -151,14 +151,25 @@ def parse_variants(
     if not variants:
         raise ValueError("variants must have at least one variant, got an empty list")
     circuit = _parse_base(base, pairs, config)
-    return Ablations(
-        variants=tuple(
-            parse_ablations(variant, pairs, config, f"variants[{index}]")
-            for index, variant in enumerate(variants)
-        ),
-        source=check_choice(source, SOURCES, "source"),
-        circuit=circuit,
+    parsed = tuple(
+        parse_ablations(variant, pairs, config, f"variants[{index}]")
+        for index, variant in enumerate(variants)
     )
+    _check_distinct_variants(parsed)
+    source = check_choice(source, SOURCES, "source")
+    return Ablations(variants=parsed, source=source, circuit=circuit)
+
+
+def _check_distinct_variants(variants: tuple[tuple[Ablation, ...], ...]) -> None:
+    """Raises ValueError naming two variants that are equal, in whatever order they are written."""
+    seen: dict[frozenset, int] = {}
+    for index, variant in enumerate(variants):
+        first = seen.setdefault(frozenset((one.node, one.position.name) for one in variant), index)
+        if first != index:
+            written = {str(one.node): one.position.name for one in variant}
+            raise ValueError(
+                f"variants must differ, got {written} as variants[{first}] and variants[{index}]"
+            )
 
 
 def _parse_base(base: object, pairs: PromptPairs, config: GPT2Config) -> Circuit | None:

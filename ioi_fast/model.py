@@ -107,7 +107,7 @@ class GPT2:
         """
         from ioi_fast.random_weights import random_weights
 
-        config = config or GPT2Config()
+        config = GPT2Config() if config is None else config
         return cls(config, random_weights(config, seed), name=f"random-{seed}")
 
     @property

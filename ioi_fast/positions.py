@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -47,7 +48,7 @@ class Position:
 
 
 def parse_position(value: object, pairs: PromptPairs, argument: str = "position") -> Position:
-    """A position from a role, an int, a tensor [N] of ints, or None for all.
+    """A position from a role, an int, a tensor or array [N] of ints, or None for all.
 
     Raises TypeError or ValueError naming the argument: an unknown role, a position outside the
     prompts, or all positions of prompts whose lengths differ between orig and new.
@@ -56,18 +57,29 @@ def parse_position(value: object, pairs: PromptPairs, argument: str = "position"
         return _everywhere(pairs, argument)
     if isinstance(value, str):
         return role_position(value, pairs, argument)
-    if isinstance(value, Tensor):
-        if value.dtype == torch.int64 and value.shape == (len(pairs),):
-            return _tokens(value.cpu(), f"tokens[{len(pairs)}]", pairs, argument)
+    if isinstance(value, Tensor) or (isinstance(value, numpy.ndarray) and value.ndim):
+        tokens = _integers(value)
+        if tokens is not None and tokens.shape == (len(pairs),):
+            return _tokens(tokens, f"tokens[{len(pairs)}]", pairs, argument)
         came = f"{value.dtype} {list(value.shape)}"
     elif (token := whole_number(value)) is not None:
+        _check_inside(token, pairs, argument)  # torch takes no integer beyond 64 bits
         return _tokens(torch.full((len(pairs),), token), str(token), pairs, argument)
     else:
         came = repr(value)
     raise TypeError(
-        f"{argument} must be a role ({', '.join(pairs.roles)}), an int, an int64 tensor "
-        f"[{len(pairs)}] or None, got {came}"
+        f"{argument} must be a role ({', '.join(pairs.roles)}), an int, a tensor or array "
+        f"[{len(pairs)}] of ints or None, got {came}"
     )
+
+
+def _integers(value: Tensor | numpy.ndarray) -> Tensor | None:
+    """The values as int64 on the CPU, None unless they are integers."""
+    if isinstance(value, numpy.ndarray):
+        return torch.from_numpy(value.astype(numpy.int64)) if value.dtype.kind in "iu" else None
+    if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
+        return None
+    return value.to("cpu", torch.int64)
 
 
 def role_position(role: str, pairs: PromptPairs, argument: str) -> Position:
@@ -89,12 +101,15 @@ def _everywhere(pairs: PromptPairs, argument: str) -> Position:
     return Position("all", None, None)
 
 
+def _check_inside(token: int, pairs: PromptPairs, argument: str) -> None:
+    last = pairs.orig.shape[1] - 1
+    if not 0 <= token <= last:
+        raise ValueError(f"{argument} must be from 0 to {last}, got {token}")
+
+
 def _tokens(tokens: Tensor, name: str, pairs: PromptPairs, argument: str) -> Position:
-    T = pairs.orig.shape[1]
-    outside = (tokens < 0) | (tokens >= T)
-    if outside.any():
-        wrong = int(tokens[outside][0])
-        raise ValueError(f"{argument} must be from 0 to {T - 1}, got {wrong}")
+    for token in tokens.tolist():
+        _check_inside(token, pairs, argument)
     # Cells after a prompt's END never matter; before it, the new prompt must have the token too.
     unmatched = (tokens <= pairs.end) & (tokens > pairs.new_end)
     if unmatched.any():

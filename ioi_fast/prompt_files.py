@@ -54,7 +54,7 @@ def load_prompts(path: str | Path, tokenizer: TextCodec, prepend_bos: bool = Fal
     not, it keeps its distance to the prompt's last token, so that END always meets END.
 
     Raises OSError if the file cannot be opened, ValueError naming file, record index and reason,
-    TypeError for a tokenizer without encode and decode.
+    TypeError for a path that is none and a tokenizer without encode and decode.
 
     Example:
         >>> load_prompts("prompts.json", ioi_fast.load("demo").tokenizer)
@@ -63,6 +63,8 @@ def load_prompts(path: str | Path, tokenizer: TextCodec, prepend_bos: bool = Fal
     check_codec(tokenizer)
     if not isinstance(prepend_bos, bool):
         raise TypeError(f"prepend_bos must be a bool, got {prepend_bos!r}")
+    if not isinstance(path, (str, Path)):
+        raise TypeError(f"path must be a str or a Path, got {path!r}")
     records, word_indices = _read(Path(path))
     eos = end_of_text_id(tokenizer)
     found = [_tokenized(record, tokenizer, word_indices) for record in records]
@@ -134,9 +136,12 @@ def _word_indices(path: Path, given: object) -> dict[str, int] | None:
         return None
     if not isinstance(given, dict) or "end" not in given:
         raise ValueError(f'{path}: "word_idxs" must be an object that holds "end", got {given!r}')
+    if END in given:
+        raise ValueError(f'{path}: word_idxs must name END "end" alone, got "END" too')
     for role, index in given.items():
         if not isinstance(index, int) or isinstance(index, bool) or index < 0:
             raise ValueError(f'{path}: word_idxs["{role}"] must be a token index, got {index!r}')
+    for role, index in given.items():
         if index > given["end"]:
             raise ValueError(
                 f'{path}: word_idxs["{role}"] must not lie behind end ({given["end"]}), got {index}'

@@ -67,9 +67,10 @@ class PromptPairs:
                 f"new must have at least {new_width} tokens to reach END, got {new.shape[1]} "
                 "(give new_positions if its prompts are shorter)"
             )
+        new_end = (positions if new_positions is None else new_positions)[END]
         fields = {
-            "orig": orig[:, :width].contiguous(),
-            "new": new[:, :new_width].contiguous(),
+            "orig": _ended("orig", orig[:, :width], positions[END]),
+            "new": _ended("new", new[:, :new_width], new_end),
             "answers": _ids("answers", self.answers, n),
             "wrong_answers": _ids("wrong_answers", self.wrong_answers, n),
             "positions": positions,
@@ -119,8 +120,10 @@ class PromptPairs:
         """The pairs at some indices or in a slice; IndexError outside, ValueError for none."""
         if not isinstance(which, slice):
             which = _integers("which", which)
-            if which.dim() != 1:
-                raise ValueError(f"which must be a slice or indices [n], got {list(which.shape)}")
+            if which.dim() != 1 or len(which) == 0:
+                raise ValueError(
+                    f"which must be a slice or indices [n], at least one, got {list(which.shape)}"
+                )
         elif len(range(*which.indices(len(self)))) == 0:
             raise ValueError(f"which must choose at least one of {len(self)} prompts, got {which}")
 
@@ -138,18 +141,26 @@ class PromptPairs:
             direction=self.direction,
         )
 
-    def check_vocabulary(self, vocab_size: int) -> None:
-        """Raise ValueError naming the first id that a vocabulary of this size lacks."""
+    def check_vocabulary(self, vocab_size: int, argument: str = "pairs") -> None:
+        """Raise ValueError naming the first id that a vocabulary of this size lacks.
+
+        Such an id behind END is no error: it becomes 0, so that embeddings can be looked up.
+        """
+        ends = {"orig": self.end, "new": self.new_end}
         for name in ("orig", "new", "answers", "wrong_answers"):
             ids = getattr(self, name)
-            outside = (ids >= vocab_size).nonzero()
-            if len(outside):
-                at = outside[0].tolist()
+            outside = ids >= vocab_size
+            behind = _behind(ids, ends[name]) if name in ends else torch.zeros_like(outside)
+            wrong = (outside & ~behind).nonzero()
+            if len(wrong):
+                at = wrong[0].tolist()
                 raise ValueError(
-                    f"{name} must hold ids below {vocab_size} (the vocabulary), got "
+                    f"{argument}.{name} must hold ids below {vocab_size} (the vocabulary), got "
                     f"{int(ids[tuple(at)])} in prompt {at[0]}"
                     + (f" at position {at[1]}" if len(at) > 1 else "")
                 )
+            if outside.any():
+                object.__setattr__(self, name, ids.masked_fill(outside, 0))
 
     def token_hash(self) -> str:
         """Hex SHA-256 of the tokens up to each END, answers and positions, without padding."""
@@ -172,14 +183,29 @@ class PromptPairs:
 
 def _integers(name: str, value: Integers) -> Tensor:
     """A contiguous int64 copy on the CPU; TypeError unless the value holds integers."""
+    if isinstance(value, (list, tuple)) and not value:
+        return torch.zeros(0, dtype=torch.int64)  # torch takes an empty list for floats
+    if isinstance(value, numpy.ndarray):
+        value = numpy.array(value, order="C")  # torch takes no reversed views
     try:
         given = value.detach() if isinstance(value, Tensor) else torch.as_tensor(value)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise TypeError(f"{name} must hold integers of one shape: {error}") from error
+        came = type(value).__name__
+        raise TypeError(
+            f"{name} must hold integers of one shape, got a {came} that does not ({error})"
+        ) from error
     if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
         kind = str(given.dtype).removeprefix("torch.")
         raise TypeError(f"{name} must hold integers, got {kind} of shape {list(given.shape)}")
+    if _has_bool(value):  # torch takes True among integers for 1
+        raise TypeError(f"{name} must hold integers, got a bool among them")
     return given.to("cpu", torch.int64, copy=True).contiguous()
+
+
+def _has_bool(value: object) -> bool:
+    if isinstance(value, (list, tuple)):
+        return any(map(_has_bool, value))
+    return isinstance(value, bool)
 
 
 def _tokens(name: str, value: Integers) -> Tensor:
@@ -190,8 +216,19 @@ def _tokens(name: str, value: Integers) -> Tensor:
         raise ValueError(
             f"{name} must have shape [prompts, tokens], both at least 1, got {list(tokens.shape)}"
         )
-    _check_not_negative(name, tokens)
     return tokens
+
+
+def _behind(tokens: Tensor, end: Tensor) -> Tensor:
+    """What stands behind END, bool [N, T]."""
+    return torch.arange(tokens.shape[1]) > end[:, None]
+
+
+def _ended(name: str, tokens: Tensor, end: Tensor) -> Tensor:
+    """Tokens whose ids up to END are checked; negative padding, which no model takes, is 0."""
+    behind = _behind(tokens, end)
+    _check_not_negative(name, tokens.masked_fill(behind, 0))
+    return torch.where(behind, tokens.clamp(min=0), tokens).contiguous()
 
 
 def _ids(name: str, value: Integers, n: int) -> Tensor:

@@ -9,18 +9,31 @@ from torch import Tensor
 
 from ioi_fast.config import GPT2Config
 from ioi_fast.model import Block, Weights
+from ioi_fast.whole_numbers import whole_number
 
 # Scores q·k/√K get about this standard deviation, so that one key takes most of the weight.
 _SCORE_STD = 3.5
+
+
+def _checked_seed(seed: object) -> int:
+    """The seed as torch takes it."""
+    whole = whole_number(seed)
+    if whole is None:
+        raise TypeError(f"seed must be an integer, got {seed!r}")
+    if not -(2**63) <= whole < 2**64:
+        raise ValueError(f"seed must be from -2**63 to 2**64 - 1, got {whole}")
+    return whole
 
 
 def random_weights(config: GPT2Config, seed: int) -> Weights:
     """Weights of a given shape; equal seeds give equal weights under one version of torch.
 
     Embeddings have standard deviation 0.1, every sub-layer adds about as much, so that early heads
-    still matter at the end.
+    still matter at the end. Raises TypeError or ValueError naming `config` or `seed`.
     """
-    generator = torch.Generator().manual_seed(seed)
+    if not isinstance(config, GPT2Config):
+        raise TypeError(f"config must be a GPT2Config, got {config!r}")
+    generator = torch.Generator().manual_seed(_checked_seed(seed))
 
     def normal(*shape: int, std: float) -> Tensor:
         return torch.empty(shape).normal_(0, std, generator=generator)

@@ -186,6 +186,8 @@ def _entries(value: object, expected: str) -> list:
 
 def _parse_group(entry: object, config: GPT2Config, argument: str) -> Sender:
     if isinstance(entry, Sender):
+        if not isinstance(entry.nodes, (tuple, list)):
+            raise TypeError(f"{argument}: a Sender must hold a tuple of nodes, got {entry!r}")
         entry = list(entry.nodes)
     if not isinstance(entry, list):
         return Sender((parse_node(entry, config, argument),))
@@ -219,14 +221,23 @@ def parse_receivers(value: object, config: GPT2Config) -> tuple[Receiver, ...] |
 
 
 def _parse_receiver(entry: object, config: GPT2Config) -> Receiver:
-    if isinstance(entry, Receiver):
-        entry = str(entry)
-    if isinstance(entry, str) and (match := _RECEIVER.fullmatch(entry.strip())):
-        node = parse_node(match[1], config, "receivers")
-        if isinstance(node, Head):
-            return Receiver(node, match[2])
-    elif isinstance(entry, (str, Mlp)):
-        node = parse_node(entry, config, "receivers")
-        if isinstance(node, Mlp):
-            return Receiver(node, "mlp_in")
-    raise ValueError(f"receivers: expected a receiver like '9.9.q' or 'mlp5', got {entry!r}")
+    receiver = read_receiver(entry, "receivers")
+    _check(receiver.node, config, "receivers")
+    return receiver
+
+
+def read_receiver(value: object, argument: str) -> Receiver:
+    """A receiver from "9.9.q", "mlp5" or a Receiver, of whatever model.
+
+    Raises TypeError or ValueError naming the argument, what was expected and what came.
+    """
+    if isinstance(value, Mlp):
+        return Receiver(read_node(value, argument), "mlp_in")
+    text = str(value) if isinstance(value, Receiver) else value
+    if isinstance(text, str):
+        match = _RECEIVER.fullmatch(text.strip())
+        node, site = (match[1], match[2]) if match else (text, "mlp_in")
+        kind, pattern = (Head, _HEAD) if match else (Mlp, _MLP)
+        if pattern.fullmatch(node.strip()):
+            return Receiver(kind.parse(node), site)
+    raise ValueError(f"{argument}: expected a receiver like '9.9.q' or 'mlp5', got {value!r}")

@@ -70,11 +70,16 @@ class HookedModel:
         def attn_after(module, inputs, output):
             return (visit(("attn_out", layer), output[0]), *output[1:])
 
+        def resid_mid(module, inputs):
+            # The block keeps this very tensor as its residual: only a change in place reaches both.
+            inputs[0].copy_(visit(("resid_mid", layer), inputs[0]))
+
         return [
             block.register_forward_pre_hook(before("resid_pre")),
             block.attn.c_attn.register_forward_hook(split),
             block.attn.c_proj.register_forward_pre_hook(before("z")),
             block.attn.register_forward_hook(attn_after),
+            block.ln_2.register_forward_pre_hook(resid_mid),
             block.ln_2.register_forward_pre_hook(before("mlp_in")),
             block.mlp.register_forward_hook(after("mlp_out")),
         ]

@@ -56,3 +56,17 @@ def shifted_pairs(N: int = 4, T: int = 7, vocab_size: int = 53, seed: int = 0) -
         forms=pairs.forms,
         new_positions=positions,
     )
+
+
+def moved_pairs(N: int = 4, T: int = 7, vocab_size: int = 53, seed: int = 0) -> PromptPairs:
+    """Prompts whose new prompts are as long but have S2 and S1 elsewhere."""
+    pairs = ragged_pairs(N, T, vocab_size, seed)
+    return PromptPairs(
+        pairs.orig,
+        pairs.new,
+        pairs.answers,
+        pairs.wrong_answers,
+        positions=pairs.positions,
+        forms=pairs.forms,
+        new_positions={"END": pairs.end, "S2": pairs.end - 1, "S1": torch.arange(N) % 2 * 2},
+    )

@@ -199,10 +199,10 @@ def test_circuit_refuses(arguments, error, message) -> None:
 
 
 def test_a_circuit_is_sorted_and_prints() -> None:
-    circuit = Circuit({"9.9": "END", numpy_head(): "S2"}, {"mover": ["9.9"]}, [("2.2", "5.5.k")])
+    circuit = Circuit({"9.9": "END", numpy_head(): "S2"}, {"mover": ["9.9"]}, [("L0H1", "9.9.k")])
     assert repr(circuit) == "Circuit(0.1@S2, 9.9@END)"
     assert [str(head) for head in circuit.classes["mover"]] == ["9.9"]
-    assert circuit.edges == (("2.2", "5.5.k"),)
+    assert circuit.edges == (("0.1", "9.9.k"),)
 
 
 def numpy_head() -> tuple:

@@ -118,6 +118,28 @@ def test_a_number_outside_the_prompts_is_refused(value: object) -> None:
         parse_position(value, ragged_pairs(N=4, T=7))
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        numpy.array([1, 2, 0, 3]),
+        numpy.array([1, 2, 0, 3], dtype=numpy.uint8),
+        numpy.array([3, 0, 2, 1])[::-1],
+        torch.tensor([1, 2, 0, 3], dtype=torch.int32),
+    ],
+    ids=lambda value: str(value.dtype),
+)
+def test_integers_of_any_width_are_positions(value: object) -> None:
+    position = parse_position(value, ragged_pairs(N=4, T=7))
+    assert position.orig.tolist() == [1, 2, 0, 3] and position.orig.dtype == torch.int64
+    assert position.name == "tokens[4]"
+
+
+@pytest.mark.parametrize("value", [2**70, -(2**70)])
+def test_a_number_beyond_64_bits_is_outside_too(value: int) -> None:
+    with refused(ValueError, "position must be from 0 to 6", f"got {value}"):
+        parse_position(value, ragged_pairs(N=4, T=7))
+
+
 @pytest.mark.parametrize("role", ["end", "IO", "", "each", "all"])
 def test_an_unknown_role_is_refused(role: str) -> None:
     with refused(ValueError, "here: the prompts have no role", repr(role), "END, S2, S1"):
@@ -130,7 +152,9 @@ def test_an_unknown_role_is_refused(role: str) -> None:
         (1.0, "1.0"),
         (True, "True"),
         ([1, 2, 3, 4], "[1, 2, 3, 4]"),
-        (numpy.array([1, 2, 3, 4]), "array([1, 2, 3, 4])"),
+        (numpy.array([1.0, 2.0, 3.0, 4.0]), "float64 [4]"),
+        (numpy.array([1, 2, 3]), "int64 [3]"),
+        (numpy.array([True, False, True, False]), "bool [4]"),
         (torch.tensor([1, 2, 3]), "torch.int64 [3]"),
         (torch.tensor(3), "torch.int64 []"),
         (torch.tensor([1.0, 2.0, 3.0, 4.0]), "torch.float32 [4]"),
@@ -139,7 +163,7 @@ def test_an_unknown_role_is_refused(role: str) -> None:
     ],
 )
 def test_other_types_are_refused(value: object, came: str) -> None:
-    with refused(TypeError, "position must be a role (END, S2, S1)", "int64 tensor [4]", came):
+    with refused(TypeError, "position must be a role (END, S2, S1)", "array [4] of ints", came):
         parse_position(value, ragged_pairs(N=4, T=7))
 
 

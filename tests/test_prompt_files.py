@@ -180,6 +180,9 @@ BAD_WORD_IDXS = [
     ({"IO": 2.0, "end": 14}, r'word_idxs\["IO"\] must be a token index, got 2.0'),
     ({"IO": -1, "end": 14}, r'word_idxs\["IO"\] must be a token index, got -1'),
     ({"end": "14"}, r"""word_idxs\["end"\] must be a token index, got '14'"""),
+    ({"IO": 2, "end": "14"}, r"""word_idxs\["end"\] must be a token index, got '14'"""),
+    ({"IO": 2, "end": None}, r'word_idxs\["end"\] must be a token index, got None'),
+    ({"end": 14, "END": 3}, 'word_idxs must name END "end" alone'),
     ({"IO": 15, "end": 14}, r'word_idxs\["IO"\] must not lie behind end \(14\), got 15'),
     ({"end": 15}, r'prompts\[0\]: "clean" has 15 tokens, word_idxs end is 15'),
     ({"IO": 3, "end": 14}, r"prompts\[0\]: word_idxs IO is 3, .* has ' and', not ' Mary'"),
@@ -219,5 +222,8 @@ def test_wrong_arguments(tmp_path):
         load_prompts(tmp_path / "none.json", gpt2_tokenizer())
     with pytest.raises(TypeError, match="tokenizer must have encode and decode"):
         load_prompts(path, None)
+    for wrong in (None, 5, b"one.json"):
+        with pytest.raises(TypeError, match="path must be a str or a Path, got "):
+            load_prompts(wrong, gpt2_tokenizer())
     with pytest.raises(TypeError, match="prepend_bos must be a bool"):
         load_prompts(path, gpt2_tokenizer(), prepend_bos="no")

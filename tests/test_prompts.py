@@ -7,7 +7,9 @@ import pickle
 import numpy
 import pytest
 import torch
+from small_models import ragged_pairs, tiny_model
 
+from ioi_fast import path_patch
 from ioi_fast.prompts import PromptPairs
 
 ORIG = [[5, 3, 9, 4, 0], [6, 3, 8, 0, 0]]
@@ -56,6 +58,7 @@ def test_new_prompts_of_other_length():
         torch.tensor,
         numpy.array,
         tuple,
+        lambda x: numpy.array(x[::-1])[::-1],
         lambda x: torch.tensor(x, dtype=torch.int32),
         lambda x: numpy.array(x, dtype=numpy.uint8),
         lambda x: torch.tensor(x).mT.contiguous().mT if numpy.ndim(x) == 2 else torch.tensor(x),
@@ -110,6 +113,8 @@ def test_select_repeats_and_refuses():
         pairs().select([2])
     with pytest.raises(TypeError, match="which must hold integers, got bool"):
         pairs().select([True, False])
+    with pytest.raises(ValueError, match=r"which must be a slice or indices .* at least one"):
+        pairs().select([])
 
 
 def test_hash_ignores_what_follows_end_and_nothing_else():
@@ -144,6 +149,55 @@ def test_vocabulary():
         pairs(wrong_answers=[1, 12]).check_vocabulary(10)
 
 
+def test_vocabulary_names_the_argument():
+    with pytest.raises(ValueError, match=r"mean_pairs\.new must hold ids below 9 .* got 9 "):
+        pairs(orig=[[5, 3, 8, 4], [6, 3, 8, 0]]).check_vocabulary(9, "mean_pairs")
+    with pytest.raises(ValueError, match=r"^pairs\.orig must hold ids below 9 "):
+        pairs().check_vocabulary(9)
+
+
+@pytest.mark.parametrize("padding", [10, 10**12, -1, -100])
+def test_ids_behind_end_need_not_be_in_the_vocabulary(padding):
+    """Neither negative ones nor large ones; afterwards they can be looked up all the same."""
+    orig, new = [[5, 3, 9, 4], [6, 3, 8, padding]], [[5, 1, 9, 4], [6, 2, 8, padding]]
+    found = pairs(orig=orig, new=new)
+    before = found.token_hash()
+    found.check_vocabulary(10)
+    assert found.token_hash() == before == pairs().token_hash()
+    assert found.orig.tolist() == [[5, 3, 9, 4], [6, 3, 8, 0]]
+    assert found.new.tolist() == [[5, 1, 9, 4], [6, 2, 8, 0]]
+    with pytest.raises(ValueError, match=r"new .* got 10 in prompt 1 at position 2"):
+        pairs(new=[[5, 1, 9, 4], [6, 2, 10, 3]]).check_vocabulary(10)
+    with pytest.raises(ValueError, match=r"new must hold ids of at least 0, got -1 \(prompt 1\)"):
+        pairs(new=[[5, 1, 9, 4], [6, 2, -1, 3]])
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+def test_padding_that_no_vocabulary_has_changes_no_result(backend):
+    plain, model = ragged_pairs(), tiny_model()
+    behind = torch.arange(7) > plain.end[:, None]
+    assert behind.any()
+    fields = ("answers", "wrong_answers", "positions")
+    odd = PromptPairs(
+        plain.orig.masked_fill(behind, 10**9),
+        plain.new.masked_fill(behind, -100),
+        **{name: getattr(plain, name) for name in fields},
+    )
+    for position in ("END", None):
+        arguments = {"receivers": ["2.0.k"], "position": position, "backend": backend}
+        expected = path_patch(model, plain, ["0.1", "mlp1"], **arguments)
+        found = path_patch(model, odd, ["0.1", "mlp1"], **arguments)
+        assert torch.allclose(found.values, expected.values, rtol=0, atol=1e-5)
+        assert expected.values.any()
+
+
+def test_padding_of_longer_new_prompts_ends_at_their_own_end():
+    new = [[5, 1, 1, 9, 4, 99], [6, 8, 99, 99, 99, 99]]
+    found = pairs(new=new, new_positions={"END": [4, 1], "IO": [2, 0]})
+    found.check_vocabulary(10)
+    assert found.new.tolist() == [[5, 1, 1, 9, 4], [6, 8, 0, 0, 0]]
+
+
 def test_pickle_and_repr():
     copy = pickle.loads(pickle.dumps(two_lengths()))
     assert copy.token_hash() == two_lengths().token_hash()
@@ -173,6 +227,14 @@ REFUSED = [
     ({"wrong_answers": [1.0, 2.0]}, TypeError, "wrong_answers must hold integers, got float"),
     ({"wrong_answers": [True, False]}, TypeError, "wrong_answers must hold integers, got bool"),
     ({"forms": [1, 2, 3]}, ValueError, "forms must have one entry for each of 2"),
+    ({"forms": "ab"}, TypeError, "forms must hold integers of one shape, got a str"),
+    ({"forms": {0: 1}}, TypeError, "forms must hold integers of one shape, got a dict"),
+    ({"forms": [0, 1.7]}, TypeError, "forms must hold integers, got float"),
+    ({"forms": [True, 1]}, TypeError, "forms must hold integers, got a bool among them"),
+    ({"orig": [[5, 3, 9, True], [6, 3, 8, 0]]}, TypeError, "orig .* got a bool among them"),
+    ({"forms": []}, ValueError, r"forms must have one entry for each of 2 .* got shape \[0\]"),
+    ({"forms": [[0, 1]]}, ValueError, r"forms must have one entry .* got shape \[1, 2\]"),
+    ({"forms": 1}, ValueError, r"forms must have one entry .* got shape \[\]"),
     ({"positions": [3, 2]}, TypeError, "positions must be a dict .* got list"),
     ({"positions": {"IO": [0, 0]}}, ValueError, r"""positions must hold "END", got \['IO'\]"""),
     (

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from ablation_oracle import Replacement, aligner, cells
 from compare import assert_close
 from hook_oracle import HookedModel, freeze, logit_diff, path_patched_logits, put
 from small_models import ragged_pairs, shifted_pairs, tiny_model
 from torch import Tensor
 
-from ioi_fast import PromptPairs, ablate, activation_patch, attention, path_patch
+from ioi_fast import PromptPairs, activation_patch, attention, path_patch
 
 # Both sides run in float64; results are stored as float32.
 TOLERANCE = 3e-7
@@ -26,28 +27,6 @@ RECEIVERS = {
     "values": ["1.1.v"],
     "mixed": ["1.0.k", "1.2.v", "mlp1", "2.2.q"],
 }
-
-
-def cells(pairs: PromptPairs, role: str | None) -> Tensor:
-    T = pairs.orig.shape[1]
-    if role is None:
-        return torch.ones(len(pairs), T, dtype=torch.bool)
-    return torch.arange(T) == pairs.positions[role][:, None]
-
-
-def aligner(pairs: PromptPairs, role: str | None):
-    """Brings new-run values to the cells of a role: token t to token t, or role to role."""
-    T = pairs.orig.shape[1]
-    if role is None:
-        return lambda value: value[:, :T]
-
-    def align(value: Tensor) -> Tensor:
-        out = value.new_zeros(len(pairs), T, value.shape[-1])
-        for n in range(len(pairs)):
-            out[n, pairs.positions[role][n]] = value[n, pairs.new_roles[role][n]]
-        return out
-
-    return align
 
 
 def expected(hooked: HookedModel, pairs: PromptPairs, sender, receivers, role, between) -> Tensor:
@@ -106,41 +85,6 @@ def test_path_patch_of_prompts_of_other_length(role: str, receivers: str, betwee
         assert_close(result.values, truth, TOLERANCE)
 
 
-def means(clean: Tensor, end: Tensor, group: Tensor) -> Tensor:
-    """The mean of [N, T, W] at each token over the prompts of a group that reach it, [N, T, W]."""
-    out = torch.zeros_like(clean)
-    for n in range(len(clean)):
-        for t in range(clean.shape[1]):
-            reach = [m for m in range(len(clean)) if end[m] >= t and group[m] == group[n]]
-            if reach:
-                out[n, t] = clean[reach, t].mean(0)
-    return out
-
-
-def ablation_edits(hooked: HookedModel, pairs: PromptPairs, source: str, variant: dict, run: str):
-    """Edits that ablate a variant {node: role or "all"} in the orig or new run."""
-    _, clean = hooked.run(pairs.new)
-    tokens = pairs.orig if run == "orig" else pairs.new
-    group = pairs.forms if source == "mean_by_form" else torch.zeros(len(pairs))
-    edits = []
-    for node, role in variant.items():
-        place, columns = hooked.place(node)
-        at = pairs.positions if run == "orig" else pairs.new_roles
-        T = tokens.shape[1]
-        where = torch.ones(len(pairs), T, dtype=torch.bool)
-        if role != "all":
-            where = torch.arange(T) == at[role][:, None]
-        if source == "zero":
-            value = torch.zeros_like(clean[place])
-        elif source == "new":
-            moved = aligner(pairs, None if role == "all" else role)(clean[place])
-            value = moved if run == "orig" else clean[place]
-        else:
-            value = means(clean[place], pairs.new_end, group)
-        edits.append((place, put(where, columns, value[:, :T])))
-    return edits
-
-
 KNOCK_OUT = {"0.2": "END", "1.0": "all", "mlp1": "S2"}
 
 
@@ -162,7 +106,7 @@ def test_path_patch_under_knock_outs(between: str, receivers: str, source: str) 
         backend="reference",
     )
     answers = (pairs.end, pairs.answers, pairs.wrong_answers)
-    truth = []
+    replacement, truth = Replacement(hooked, pairs, source), []
     for sender in SENDERS:
         base, patched = path_patched_logits(
             hooked,
@@ -173,31 +117,11 @@ def test_path_patch_under_knock_outs(between: str, receivers: str, source: str) 
             cells(pairs, "END"),
             aligner(pairs, "END"),
             between,
-            lambda run: ablation_edits(hooked, pairs, source, KNOCK_OUT, run),
+            lambda run: replacement.variant(KNOCK_OUT, run),
         )
         truth.append(logit_diff(patched, *answers) - logit_diff(base, *answers))
     assert_close(result.values, torch.stack(truth), TOLERANCE)
     assert_close(result.base, logit_diff(base, *answers), TOLERANCE, what="base")
-
-
-@pytest.mark.parametrize("source", ["mean", "mean_by_form", "zero", "new"])
-def test_ablate(source: str) -> None:
-    model, pairs = tiny_model(seed=7), ragged_pairs(seed=8)
-    hooked = HookedModel(model)
-    variants = [{}, {"0.1": "END"}, {"mlp0": "all", "1.1": "S2"}, {"2.0": "all", "0.0": "S1"}]
-    result = ablate(model, pairs, variants, source, precision="fp64", backend="reference")
-    answers = (pairs.end, pairs.answers, pairs.wrong_answers)
-    base = logit_diff(hooked.run(pairs.orig)[0], *answers)
-    truth = [
-        logit_diff(
-            hooked.run(pairs.orig, ablation_edits(hooked, pairs, source, variant, "orig"))[0],
-            *answers,
-        )
-        - base
-        for variant in variants
-    ]
-    assert_close(result.values, torch.stack(truth), TOLERANCE)
-    assert not result.values[0].any()
 
 
 SITES = {"resid_pre": "resid_pre", "attn_out": "attn_out", "mlp_out": "mlp_out"}

@@ -218,8 +218,22 @@ def test_what_is_no_receiver_is_refused(entry: object) -> None:
     [Receiver(Mlp(3), "q"), Receiver(Head(9, 9), "mlp_in"), Receiver(Head(9, 9), "z")],
 )
 def test_a_receiver_that_does_not_exist_is_refused(receiver: Receiver) -> None:
-    with refused(ValueError, "receivers: expected"):
+    with refused(ValueError, "receivers: expected a receiver like '9.9.q'", repr(receiver)):
         parse_receivers([receiver], CONFIG)
+
+
+@pytest.mark.parametrize(
+    "entry", ["9.9.zz", "9.9.", ".q", "zz", "", Receiver(Head(1, 1), "zz"), Receiver(None, "q")]
+)
+def test_a_receiver_is_not_mistaken_for_a_head(entry: object) -> None:
+    with refused(ValueError, "receivers: expected a receiver like '9.9.q' or 'mlp5'", repr(entry)):
+        parse_receivers([entry], CONFIG)
+
+
+@pytest.mark.parametrize("sender", [Sender(5), Sender("11")])
+def test_a_sender_without_nodes_is_refused(sender: Sender) -> None:
+    with refused(TypeError, "senders: a Sender must hold a tuple of nodes", repr(sender)):
+        parse_senders([sender], CONFIG)
 
 
 @pytest.mark.parametrize("entry", ["12.0.q", "3.12.v", "mlp12", Receiver(Head(12, 0), "q")])

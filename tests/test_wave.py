@@ -109,6 +109,17 @@ def test_positions_that_are_end_for_some_prompts(position: object) -> None:
     compare(tiny_model(seed=1), ragged_pairs(seed=6), senders=GROUPS, position=position)
 
 
+def test_the_default_dtype_of_torch_does_not_matter() -> None:
+    model, pairs = tiny_model(seed=7), ragged_pairs(seed=8)
+    expected = path_patch(model, pairs, receivers=["2.1.q"], metric="kl", backend="cpu")
+    torch.set_default_dtype(torch.float64)
+    try:
+        result = path_patch(model, pairs, receivers=["2.1.q"], metric="kl", backend="cpu")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(result.values, expected.values)
+
+
 @pytest.mark.parametrize("onednn", [True, False])
 def test_with_and_without_onednn(onednn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if onednn and not packed_linear.onednn_available():

@@ -8,8 +8,9 @@ original prompt.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -17,6 +18,7 @@ from ioi_fast.ioi.records import IOIPrompt, sample_records
 from ioi_fast.ioi.words import NAMES, OBJECTS, PLACES
 from ioi_fast.prompts import PromptPairs
 from ioi_fast.tokenizer import TextCodec, check_codec, end_of_text_id, single_token
+from ioi_fast.whole_numbers import whole_number
 
 ROLES = ("IO", "S1", "S1+1", "S2", "END")
 
@@ -44,15 +46,31 @@ def ioi_prompts(
         >>> ioi_prompts(ioi_fast.load("demo").tokenizer, n=2, seed=1)
         PromptPairs(N=2, T=15, roles=IO, S1, S1+1, S2, END)
     """
-    records = sample_records(n, seed, forms)
+    # Numpy's integers become Python's; what is none goes on as it came and is refused by name.
+    n, seed = (x if (whole := whole_number(x)) is None else whole for x in (n, seed))
+    records = sample_records(n, seed, _form_ids(forms))
     return pair_records(tokenizer, records, abc_records(records, seed, abc), prepend_bos)
+
+
+def _form_ids(forms: object) -> str | tuple[int, ...]:
+    """The name of a set, or ids as Python's integers; TypeError for what is neither."""
+    if isinstance(forms, str):
+        return forms
+    listed = forms.tolist() if isinstance(forms, (Tensor, numpy.ndarray)) else forms
+    # A set has no order and a dict would lose its values.
+    refused = isinstance(listed, (bytes, set, frozenset, Mapping))
+    if not refused and isinstance(listed, Iterable):
+        ids = tuple(whole_number(form) for form in listed)
+        if None not in ids:
+            return ids
+    raise TypeError(f'forms must be "mixed14", "all30" or a list of form ids, got {forms!r}')
 
 
 def abc_records(records: Sequence[IOIPrompt], seed: int, abc: str = "distinct") -> list[IOIPrompt]:
     """The p_ABC record of each original record; ValueError unless abc is "distinct" or
     "authors"."""
     draws = {"distinct": _three_others, "authors": _three_flips}
-    if abc not in draws:
+    if not isinstance(abc, str) or abc not in draws:
         raise ValueError(f"abc must be one of {sorted(draws)}, got {abc!r}")
     rng = random.Random(f"{abc} names {seed}")
     return [record.with_names(*draws[abc](rng, record)) for record in records]
