@@ -126,7 +126,7 @@ class _Keeper:
             grid = Grid.of(torch.zeros_like(wanted.new_at), wanted.new_at)
             clean = CleanRun(model, packed, ops, grid)
             new = _Apart(clean, cells, clean.embed(pairs.new))
-        return cls(wanted, cells, Tail.of(orig, wanted.first), new)
+        return cls(wanted, cells, Tail.since(orig, wanted.first), new)
 
     def layer(self, layer: int, state: LayerState, sites: CellSites) -> None:
         sites.resid_pre.append(state.resid_pre[self.cells.rows])

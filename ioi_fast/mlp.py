@@ -17,8 +17,12 @@ def mlp_delta(
     resid_mid: Tensor,
     pre: Tensor,
     delta: Tensor,
+    index: Tensor | None = None,
 ) -> Tensor:
-    """Change of an MLP's output: resid_mid [N, D], pre [N, F], delta [..., N, D] -> [..., N, D]."""
+    """Change of an MLP's output: resid_mid [N, D], pre [N, F], delta [..., N, D] -> [..., N, D].
+
+    With `index` [R] row r of delta [R, D] belongs to base row index[r].
+    """
     config, block = model.config, model.weights.blocks[layer]
     return ops.mlp_delta(
         resid_mid,
@@ -29,4 +33,5 @@ def mlp_delta(
         packed.linear(layer, "mlp_in"),
         packed.linear(layer, "mlp_out"),
         config.activation_function,
+        index,
     )

@@ -130,14 +130,23 @@ class PathPlan:
         cells = sum(self.cells(prompt) for prompt in live)
         flops = 2 * D * K * len(heads) * cells * len(self.variants)
         begun = sum(variant.reaches < layer for variant in self.variants)
-        starting = sum(variant.reaches == layer for variant in self.variants)
+        starting = [variant for variant in self.variants if variant.reaches == layer]
         at_end = layer == config.n_layer - 1
         rows = sum(self.after(prompt) for prompt in live)
         out = len(live) if at_end else rows
         flops += begun * _run_flops(config, at_end, rows, len(live))
         changed = len({r.node for r in heads})
-        flops += starting * out * (2 * K * D * changed + 4 * D * F)
-        return (begun + starting) * out, flops
+        # A new query changes its own token alone; a new key or value all tokens from it on.
+        spreads = any(receiver.site in ("k", "v") for receiver in heads)
+        spread = sum(spreads and variant.start[0] < layer for variant in starting)
+        first = spread * out + (len(starting) - spread) * sum(
+            self._first_rows(prompt, at_end) for prompt in live
+        )
+        flops += len(starting) * out * 2 * K * D * changed + first * 4 * D * F
+        return begun * out + first, flops
+
+    def _first_rows(self, prompt: Prompt, at_end: bool) -> int:
+        return int(prompt.at == prompt.end) if at_end else self.cells(prompt)
 
     @property
     def readout_flops(self) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ioi_fast.base import tiles
+from ioi_fast.base import Grid, tiles
 from ioi_fast.blocks import tile_variants
 from ioi_fast.clean_runs import Wanted, clean_runs
 from ioi_fast.interventions import PathPatch
@@ -19,7 +19,8 @@ from ioi_fast.plan import PathPlan, plan_path_patch
 from ioi_fast.prompts import PromptPairs
 from ioi_fast.readout import needs_vocabulary, read_out
 from ioi_fast.reference_backend import Outcome
-from ioi_fast.second_phase import SecondPhase
+from ioi_fast.rerun import Put, Rerun, Site
+from ioi_fast.sites import Receiver
 from ioi_fast.tail import Tail
 from ioi_fast.wave import Wave
 from ioi_fast.work import Prompt
@@ -99,21 +100,30 @@ def _final(
     if work.receivers is None:
         return wave.to_logits(advance)
     received = wave.to_receivers(work.receivers, advance)
-    after = _second_phase(wave, pairs, wanted)
-    starts = [variant.reaches for variant in wave.variants]
-    rows = len(after.tail.in_orig)
+    orig = Grid.of(torch.zeros_like(pairs.end), pairs.end)
+    tail = Tail.since(orig, wanted.first)
+    rerun = Rerun(wave.model, wave.packed, wave.ops, tail, wave.sites.tail)
+    patched = tail.token <= wanted.at[tail.prompt]
     parts = []
-    for some in tiles(len(starts), tile_variants(rows)):
-        mine = {receiver: value[some] for receiver, value in received.items()}
-        parts.append(after.run(mine, starts[some]))
-    advance(wave.model.config.n_layer - min(starts))
+    for some in tiles(len(wave.variants), tile_variants(len(tail.in_orig))):
+        puts: dict[Site, list[Put]] = {}
+        for receiver, value in received.items():
+            puts.setdefault((receiver.site, receiver.node.layer), []).append(
+                _put(wave.model, receiver, value[some], patched)
+            )
+        starts = [(variant.reaches, 1) for variant in wave.variants[some]]
+        parts.append(rerun.run(puts, starts))
+    advance(wave.model.config.n_layer - min(variant.reaches for variant in wave.variants))
     return torch.cat(parts)
 
 
-def _second_phase(wave: Wave, pairs: PromptPairs, wanted: Wanted) -> SecondPhase:
-    tail = Tail.of_prompts(pairs.end, wanted.first)
-    cells = torch.arange(len(tail.in_orig))
-    if not wanted.everywhere:
-        # One cell a prompt: the first of its rows.
-        cells = torch.cat([torch.zeros(1, dtype=torch.int64), tail.grid.end_rows[:-1] + 1])
-    return SecondPhase(wave.model, wave.packed, wave.ops, tail, wave.sites.tail, cells)
+def _put(model: GPT2, receiver: Receiver, value_PCW: Tensor, patched_M: Tensor) -> Put:
+    """What the first phase read of a receiver, at the patched cells of the tail."""
+    P, _, W = value_PCW.shape
+    value_PMW = value_PCW.new_zeros(P, len(patched_M), W)
+    value_PMW[:, patched_M] = value_PCW
+    if receiver.site == "mlp_in":
+        return Put(patched_M[None], value_PMW)
+    head = receiver.node.head
+    where_MH = patched_M[:, None] & (torch.arange(model.config.n_head) == head)
+    return Put(where_MH[None], value_PMW[:, :, None], (head,))

@@ -73,12 +73,18 @@ def mlp_delta(
     w_in: Linear,
     w_out: Linear,
     activation: str,
+    index_R: Tensor | None = None,
 ) -> Tensor:
-    """Change of an MLP's output; one kernel for GPT-2's own activation on weights in panels."""
+    """Change of an MLP's output; one kernel for GPT-2's own activation on weights in panels.
+
+    With `index` [R], ascending for speed, row r of delta [R, D] belongs to base row index[r].
+    """
     if activation in _TANH_FORMS and isinstance(w_in, PanelLinear):
         return torch.ops.ioi_fast.mlp_delta(
-            resid_mid_RD, pre_RF, delta_RD, gain_D, w_in.panels, w_out.panels, epsilon
+            resid_mid_RD, pre_RF, delta_RD, gain_D, w_in.panels, w_out.panels, epsilon, index_R
         )
+    if index_R is not None:
+        resid_mid_RD, pre_RF = resid_mid_RD[index_R], pre_RF[index_R]
     normed_RD = layernorm_delta(resid_mid_RD, delta_RD, gain_D, epsilon)
     hidden = gelu_delta(pre_RF, rows_product(normed_RD, w_in), activation)
     return rows_product(hidden, w_out)

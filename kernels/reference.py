@@ -134,10 +134,14 @@ def mlp_delta(
     w_in: Linear,
     w_out: Linear,
     activation: str,
+    index_R: Tensor | None = None,
 ) -> Tensor:
     """Change of an MLP's output when its input changes by delta; `pre` is its base activation's
-    input. The weights are products: w(rows) with the bias, w.delta(rows) without.
+    input. The weights are products: w(rows) with the bias, w.delta(rows) without. With `index` [R]
+    row r of delta [R, D] belongs to base row index[r].
     """
+    if index_R is not None:
+        resid_mid_RD, pre_RF = resid_mid_RD[index_R], pre_RF[index_R]
     normed_RD = layernorm_delta(resid_mid_RD, delta_RD, gain_D, epsilon)
     hidden_RF = gelu_delta(pre_RF, w_in.delta(normed_RD), activation)
     return w_out.delta(hidden_RF)

@@ -181,8 +181,14 @@ def mlp_delta(
     w_in: Linear,
     w_out: Linear,
     activation: str,
+    index_R: Tensor | None = None,
 ) -> Tensor:
-    """Change of an MLP's output: resid_mid [N, D], pre [N, F], delta [..., N, D] -> [..., N, D]."""
+    """Change of an MLP's output: resid_mid [N, D], pre [N, F], delta [..., N, D] -> [..., N, D].
+
+    With `index` [R] row r of delta [R, D] belongs to base row index[r].
+    """
+    if index_R is not None:
+        resid_mid_RD, pre_RF = resid_mid_RD[index_R], pre_RF[index_R]
     normed_RD = layernorm_delta(resid_mid_RD, delta_RD, gain_D, epsilon)
     hidden = gelu_delta(pre_RF, rows_product(normed_RD, w_in), activation)
     return rows_product(hidden, w_out)

@@ -156,6 +156,32 @@ def test_mlp_delta(shape: tuple, activation: str, size: float, form: ModuleType)
         assert_close(out, truth, 3e-6, what="fused mlp_delta")
 
 
+@pytest.mark.parametrize("order", ["ascending", "any", "one base"])
+def test_mlp_delta_of_rows_that_name_their_base(order: str, form: ModuleType) -> None:
+    R, N, D, F = 150, 7, 48, 300
+    index = torch.randint(N, (R,), generator=torch.Generator().manual_seed(0))
+    index = {"ascending": index.sort().values, "any": index, "one base": index * 0 + 3}[order]
+    x, pre = normal(N, D, seed=1, size=2), normal(N, F, seed=2, size=2)
+    delta, gain = normal(R, D, seed=3), normal(D, seed=4)
+    weights = [PackedLinear(normal(D, F, seed=5), None), PackedLinear(normal(F, D, seed=6), None)]
+    expected = torch.stack(
+        [
+            torch_ops.mlp_delta(
+                x[n : n + 1], pre[n : n + 1], row[None], gain, 1e-5, *weights, "relu"
+            )[0]
+            for n, row in zip(index.tolist(), delta, strict=True)
+        ]
+    )
+    out = form.mlp_delta(x, pre, delta, gain, 1e-5, *weights, "relu", index)
+    assert_close(out, expected, 2e-6, what="mlp_delta with index")
+    if form is cpu_ops:
+        fused = [PanelLinear(normal(D, F, seed=5), None), PanelLinear(normal(F, D, seed=6), None)]
+        rows = (x[index], pre[index], delta)
+        expected = torch_ops.mlp_delta(*rows, gain, 1e-5, *weights, "gelu_new")
+        out = form.mlp_delta(x, pre, delta, gain, 1e-5, *fused, "gelu_new", index)
+        assert_close(out, expected, 3e-6, what="fused mlp_delta with index")
+
+
 @pytest.mark.parametrize("activation", ["gelu_new", "gelu"])
 @pytest.mark.parametrize("shape", [(1, 24, 40), (131, 48, 600)])
 def test_mlp(shape: tuple, activation: str, form: ModuleType) -> None:
@@ -200,6 +226,9 @@ def test_weights_that_do_not_fit_are_refused() -> None:
     out = PanelLinear(torch.ones(40, 8), None).panels
     with pytest.raises(RuntimeError, match="delta must be"):
         ops.mlp_delta(base, pre, torch.ones(5, 3, 8), gain, panels, out, 1e-5)
+    with pytest.raises(RuntimeError, match="index must be from 0 to 1"):
+        index = torch.tensor([0, 1, 2])
+        ops.mlp_delta(base, pre, torch.ones(3, 8), gain, panels, out, 1e-5, index)
     with pytest.raises(RuntimeError, match="w_out must be"):
         ops.mlp_delta(base, pre, torch.ones(5, 2, 8), gain, panels, panels, 1e-5)
 

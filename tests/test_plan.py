@@ -196,8 +196,9 @@ def test_flops_are_those_of_the_cells_that_matter(prompts, senders, between, voc
 
 MIXED = ["1.0.k", "1.2.v", "mlp1", "2.2.q"]
 # How far the plan may be from what runs: attention of heads that only some variants changed runs
-# for all, and from the last layer other tokens than END are planned but never needed.
-APART = {"logits": 0, "1.0.q": 0, "2.1.v": 0, "mlp1": 0, "mixed": 0.01, "ends": 0.025}
+# for all; rows that turn out not to differ, such as a first token with another query, are planned
+# but skipped; from the last layer other tokens than END are planned but never needed.
+APART = {"logits": 0, "1.0.q": 0.03, "2.1.v": 0, "mlp1": 0, "mixed": 0.05, "ends": 0.05}
 
 
 @pytest.mark.parametrize("between", ["mlps", "nothing"])

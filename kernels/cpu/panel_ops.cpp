@@ -95,15 +95,20 @@ at::Tensor panel_linear(const at::Tensor& rows, const at::Tensor& panels,
 
 struct Mlp {
   const float *resid_mid, *pre, *delta, *gain, *w_in, *w_out;
+  const int64_t* index;  // base row of each row, or null
   float* out;
   int64_t P, N, D, F;
   float epsilon;
 
   int64_t inner() const { return (F + kPanel - 1) / kPanel * kPanel; }
   int64_t outer() const { return (D + kPanel - 1) / kPanel * kPanel; }
-  // Rows go through the variants of a prompt before the next prompt: they share its base row.
-  int64_t prompt(int64_t row) const { return row / P; }
-  int64_t place(int64_t row) const { return (row % P * N + prompt(row)) * D; }
+  // Rows that share a base row stand together: without an index all variants of base row 0 come
+  // first, then those of base row 1.
+  int64_t base(int64_t row) const { return index ? index[row] : row / P; }
+  int64_t place(int64_t row) const { return index ? row * D : (row % P * N + row / P) * D; }
+  bool is_new(int64_t row, int64_t first) const {
+    return row == first || base(row) != base(row - 1);
+  }
 };
 
 struct Block {
@@ -130,8 +135,8 @@ void in_blocks(int64_t rows, int64_t D, int64_t inner, int64_t outer, const Run&
 void normalise(const Mlp& mlp, int64_t first, int64_t height, float* normed) {
   RowStatistics statistics{};
   for (int64_t i = 0; i < height; ++i) {
-    const float* base = mlp.resid_mid + mlp.prompt(first + i) * mlp.D;
-    if (i == 0 || (first + i) % mlp.P == 0) statistics = row_statistics(base, mlp.D, mlp.epsilon);
+    const float* base = mlp.resid_mid + mlp.base(first + i) * mlp.D;
+    if (mlp.is_new(first + i, first)) statistics = row_statistics(base, mlp.D, mlp.epsilon);
     layernorm_row(base, statistics, mlp.delta + mlp.place(first + i), mlp.gain, normed + i * mlp.D,
                   mlp.D, mlp.epsilon);
   }
@@ -142,8 +147,8 @@ void activate(const Mlp& mlp, int64_t first, int64_t height, float* hidden) {
   for (int64_t start = 0; start < mlp.F; start += kChunk) {
     const int64_t count = std::min(kChunk, mlp.F - start);
     for (int64_t i = 0; i < height; ++i) {
-      if (i == 0 || (first + i) % mlp.P == 0) {
-        gelu_base(mlp.pre + mlp.prompt(first + i) * mlp.F + start, count, &constants);
+      if (mlp.is_new(first + i, first)) {
+        gelu_base(mlp.pre + mlp.base(first + i) * mlp.F + start, count, &constants);
       }
       gelu_row(&constants, hidden + i * mlp.inner() + start, count);
     }
@@ -167,14 +172,25 @@ void run_block(const Mlp& mlp, int64_t first, int64_t height, const Block& block
 // LayerNorm, both products and gelu_new between them, without leaving the block's cache.
 at::Tensor mlp_delta(const at::Tensor& resid_mid, const at::Tensor& pre, const at::Tensor& delta,
                      const at::Tensor& gain, const at::Tensor& w_in, const at::Tensor& w_out,
-                     double epsilon) {
+                     double epsilon, const std::optional<at::Tensor>& index) {
   const int64_t N = resid_mid.size(0), D = resid_mid.size(-1), F = pre.size(-1);
   TORCH_CHECK(resid_mid.dim() == 2 && pre.dim() == 2 && pre.size(0) == N,
               "resid_mid and pre must be [N, D] and [N, F], got ", resid_mid.sizes(), " and ",
               pre.sizes());
-  TORCH_CHECK(delta.dim() >= 2 && delta.size(-1) == D && delta.size(-2) == N,
-              "delta must be [..., N, D] for a base of ", resid_mid.sizes(), ", got ",
-              delta.sizes());
+  if (index) {
+    TORCH_CHECK(delta.dim() == 2 && delta.size(1) == D && index->dim() == 1 &&
+                    index->size(0) == delta.size(0) && index->scalar_type() == at::kLong &&
+                    index->is_contiguous(),
+                "delta must be [R, D] and index contiguous int64 [R], got ", delta.sizes(), " and ",
+                index->sizes());
+    const int64_t* rows = index->const_data_ptr<int64_t>();
+    TORCH_CHECK(std::all_of(rows, rows + index->numel(), [&](int64_t n) { return 0 <= n && n < N; }),
+                "index must be from 0 to ", N - 1);
+  } else {
+    TORCH_CHECK(delta.dim() >= 2 && delta.size(-1) == D && delta.size(-2) == N,
+                "delta must be [..., N, D] for a base of ", resid_mid.sizes(), ", got ",
+                delta.sizes());
+  }
   TORCH_CHECK(gain.numel() == D, "gain must be [", D, "], got ", gain.sizes());
   for (const at::Tensor& given : {resid_mid, pre, delta, gain}) {
     TORCH_CHECK(given.scalar_type() == at::kFloat, "resid_mid, pre, delta and gain must be float32, got ",
@@ -189,9 +205,10 @@ at::Tensor mlp_delta(const at::Tensor& resid_mid, const at::Tensor& pre, const a
   const Mlp mlp{base.const_data_ptr<float>(),  before.const_data_ptr<float>(),
                 change.const_data_ptr<float>(), gains.const_data_ptr<float>(),
                 w_in.const_data_ptr<float>(),  w_out.const_data_ptr<float>(),
+                index ? index->const_data_ptr<int64_t>() : nullptr,
                 out.mutable_data_ptr<float>(), change.numel() / (N * D), N, D, F,
                 static_cast<float>(epsilon)};
-  in_blocks(mlp.P * N, D, mlp.inner(), mlp.outer(),
+  in_blocks(change.numel() / D, D, mlp.inner(), mlp.outer(),
             [&](int64_t first, int64_t height, const Block& block) {
               run_block(mlp, first, height, block);
             });
@@ -268,7 +285,7 @@ TORCH_LIBRARY_FRAGMENT(ioi_fast, library) {
   library.def("panel_linear(Tensor rows, Tensor panels, Tensor? bias) -> Tensor");
   library.def(
       "mlp_delta(Tensor resid_mid, Tensor pre, Tensor delta, Tensor gain, Tensor w_in, Tensor w_out, "
-      "float epsilon) -> Tensor");
+      "float epsilon, Tensor? index=None) -> Tensor");
   library.def(
       "mlp(Tensor resid_mid, Tensor gain, Tensor bias, Tensor w_in, Tensor b_in, Tensor w_out, "
       "Tensor b_out, int inner, float epsilon) -> (Tensor, Tensor)");

@@ -1,0 +1,220 @@
+"""The original run again, as differences, with sites overwritten: many variants at once.
+
+Whatever is overwritten, everything after it is recomputed (paper section 3, pass D; section 6).
+Only the cells of the tail can differ; keys and values of all other tokens are the base's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ioi_fast.mlp import mlp_delta
+from ioi_fast.model import GPT2
+from ioi_fast.ops import Ops
+from ioi_fast.packing import Packed
+from ioi_fast.tail import LayerBase, Tail
+
+# (site, layer), with the names of reference_run.Run; mlp_in is what the MLP reads of resid_mid.
+Site = tuple[str, int]
+# When a variant begins to differ: (layer, 0) as the layer begins, (layer, 1) inside it.
+Start = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Put:
+    """Differences that take the place of a site's own at some cells of some variants.
+
+    A first axis of 1 stands for all variants. `heads` are those that `where` names, None for all.
+    """
+
+    where: Tensor  # bool [P or 1, M], at head sites [P or 1, M, H]
+    value: Tensor  # [P or 1, M, D], at head sites [P or 1, M, H or 1, K]
+    heads: tuple[int, ...] | None = None
+
+    def onto(self, own: Tensor) -> Tensor:
+        """The site with this in place."""
+        return torch.where(self.where[..., None], self.value, own)
+
+    def variants(self, some: slice) -> Put:
+        """For some of the variants."""
+        where, value = (t if len(t) == 1 else t[some] for t in (self.where, self.value))
+        return Put(where, value, self.heads)
+
+    def rows(self, rows: Tensor) -> Put:
+        """At some of the cells."""
+        return Put(self.where[:, rows], self.value[:, rows], self.heads)
+
+    def of_heads(self, heads: Tensor) -> Put:
+        """At some of the heads."""
+        value = self.value if self.value.shape[2] == 1 else self.value[:, :, heads]
+        return Put(self.where[:, :, heads], value, self.heads)
+
+
+Puts = Mapping[Site, Sequence[Put]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rerun:
+    """Runs variants from their first overwritten site to the final residual."""
+
+    model: GPT2
+    packed: Packed
+    ops: Ops
+    tail: Tail
+    layers: Mapping[int, LayerBase]
+
+    def run(self, puts: Puts, starts: Sequence[Start]) -> Tensor:
+        """Change of the final residual at END, [P, N, D]; starts ascend."""
+        M, D = len(self.tail.in_orig), self.model.config.n_embd
+        delta_PMD = torch.zeros(len(starts), M, D, dtype=torch.float32)
+        last = self.model.config.n_layer - 1
+        for layer in range(starts[0][0], last + 1):
+            active = sum(start <= (layer, 1) for start in starts)
+            here = {
+                site: [put.variants(slice(active)) for put in some]
+                for (site, at), some in puts.items()
+                if at == layer
+            }
+            begun = sum(start <= (layer, 0) for start in starts)
+            step = _Layer(self, layer, here, begun, at_end=layer == last)
+            out = step.run(delta_PMD[:active])
+            if layer == last:
+                if active < len(starts):
+                    out = torch.cat([out, out.new_zeros(len(starts) - active, *out.shape[1:])])
+                return out
+            delta_PMD[:active] = out
+        return delta_PMD
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Layer:
+    """One layer of a rerun; with at_end, from its queries on, for END alone."""
+
+    rerun: Rerun
+    layer: int
+    puts: Mapping[str, Sequence[Put]]
+    begun: int  # variants that differ before the attention
+    at_end: bool
+
+    def run(self, delta: Tensor) -> Tensor:
+        """delta [P, M, D] before the layer -> after it, [P, M or N, D]."""
+        delta = self._put("resid_pre", delta, whole=True)
+        delta_attn = self._attention(delta)
+        delta_mid = self._put("resid_mid", self._ends(delta) + delta_attn)
+        return delta_mid + self._put("mlp_out", self._mlp(self._put("mlp_in", delta_mid)))
+
+    def _ends(self, rows: Tensor) -> Tensor:
+        return rows[:, self.rerun.tail.end_rows] if self.at_end else rows
+
+    def _put(self, site: str, own: Tensor, whole: bool = False, heads: Tensor | None = None):
+        for put in self.puts.get(site, ()):
+            if heads is not None:
+                put = put.of_heads(heads)
+            if self.at_end and not whole:
+                put = put.rows(self.rerun.tail.end_rows)
+            own = put.onto(own)
+        return own
+
+    def _mlp(self, delta: Tensor) -> Tensor:
+        """Change of the MLP's output, recomputed for the rows that differ at all."""
+        run, base = self.rerun, self.rerun.layers[self.layer]
+        mlp = (run.model, run.packed, run.ops, self.layer, base.resid_mid, base.pre)
+        live_MP = delta.ne(0).any(-1).T
+        if live_MP.all():
+            return mlp_delta(*mlp, delta.contiguous())
+        cells, variants = live_MP.nonzero(as_tuple=True)
+        out = torch.zeros_like(delta)
+        if not len(cells):
+            return out
+        out[variants, cells] = mlp_delta(*mlp, delta[variants, cells], cells)
+        return out
+
+    def _attention(self, delta: Tensor) -> Tensor:
+        """Change of the attention's output, [P, M or N, D]."""
+        config = self.rerun.model.config
+        heads = self._heads()
+        if not heads:
+            return self._put("attn_out", torch.zeros_like(self._ends(delta)))
+        chosen = torch.tensor(heads)
+        if self.begun or any(self.puts.get(site) for site in "qkv"):
+            delta_z = self._mixed(delta, chosen)
+        else:
+            shape = self._ends(delta).shape[:2]
+            delta_z = delta.new_zeros(*shape, len(heads), config.d_head)
+        delta_z = self._put("z", delta_z, heads=chosen)
+        return self._put("attn_out", self._write(delta_z, chosen))
+
+    def _heads(self) -> list[int]:
+        """Heads that can differ: all, or before any variant has begun those overwritten."""
+        everything = range(self.rerun.model.config.n_head)
+        if self.begun:
+            return list(everything)
+        named = [put.heads for site in ("q", "k", "v", "z") for put in self.puts.get(site, ())]
+        if any(heads is None for heads in named):
+            return list(everything)
+        return sorted({head for heads in named for head in heads})
+
+    def _mixed(self, delta: Tensor, heads: Tensor) -> Tensor:
+        """Change of z by rows, [P, M or N, heads, K], before overwriting."""
+        run, tail = self.rerun, self.rerun.tail
+        base, scale = run.layers[self.layer], run.model.config.attention_scale(self.layer)
+        dq, dk, dv = self._projections(delta, heads)
+        dq = self._put("q", dq, heads=heads)
+        dk, dv = (
+            tail.slots(self._put(site, rows, whole=True, heads=heads).flatten(2))
+            for site, rows in (("k", dk), ("v", dv))
+        )
+        dq = dq.flatten(2)[:, :, None] if self.at_end else tail.slots(dq.flatten(2))
+        shape = (len(heads), run.model.config.d_head)
+        delta_z = run.ops.attention_delta(
+            base.q[:, :, heads],
+            base.k[:, :, heads],
+            base.v[:, :, heads],
+            *(t.unflatten(-1, shape) for t in (dq, dk, dv)),
+            scale,
+            tail.end[:, None] if self.at_end else tail.at.clamp(min=0),
+            tail.at,
+        )
+        if self.at_end:
+            return delta_z[:, :, 0]
+        return tail.rows(delta_z.flatten(-2)).unflatten(-1, shape)
+
+    def _projections(self, delta: Tensor, heads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Changes of q [P, M or N, heads, K], k and v [P, M, heads, K] before overwriting."""
+        run, config = self.rerun, self.rerun.model.config
+        (P, M, D), shape = delta.shape, (len(heads), config.d_head)
+        rows = len(run.tail.end_rows) if self.at_end else M
+        dq = delta.new_zeros(P, rows, *shape)
+        dk, dv = (delta.new_zeros(P, M, *shape) for _ in range(2))
+        if not self.begun:
+            return dq, dk, dv
+        block = run.model.weights.blocks[self.layer]
+        normed = run.ops.layernorm_delta(
+            run.layers[self.layer].resid_pre,
+            delta[: self.begun],
+            block.ln_1_gain,
+            config.layer_norm_epsilon,
+        )
+        names = ("q", "kv") if self.at_end else ("qkv",)
+        parts = []
+        for name in names:
+            of = self._ends(normed) if name == "q" else normed
+            product = run.packed.linear(self.layer, name).delta(of.reshape(-1, D))
+            parts += product.view(*of.shape[:2], -1).split(D, -1)
+        for own, part in zip((dq, dk, dv), parts, strict=True):
+            own[: self.begun] = part.unflatten(-1, shape)
+        return dq, dk, dv
+
+    def _write(self, delta_z: Tensor, heads: Tensor) -> Tensor:
+        """δz of some heads [P, R, heads, K] times their rows of W_O."""
+        run, config = self.rerun, self.rerun.model.config
+        rows = delta_z.flatten(2)
+        if len(heads) == config.n_head:
+            product = run.packed.linear(self.layer, "o").delta(rows.reshape(-1, config.n_embd))
+            return product.view(*rows.shape[:2], -1)
+        w_o_HKD = run.model.weights.blocks[self.layer].w_o.view(config.n_head, config.d_head, -1)
+        return rows @ w_o_HKD[heads].flatten(0, 1)
