@@ -24,6 +24,15 @@ def check_source(source: str, pairs: PromptPairs, mean_pairs: PromptPairs, argum
         )
 
 
+def check_matches_everywhere(pairs: PromptPairs) -> None:
+    """Raises ValueError when token t of new can't stand for token t of orig in every prompt."""
+    if not torch.equal(pairs.end, pairs.new_end):
+        raise ValueError(
+            "source='new' at all positions matches token to token, but orig and new differ in "
+            "length; use roles or another source"
+        )
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class MeanTable:
     """Mean of a site over clean new runs: at token t over the prompts with END ≥ t."""
@@ -33,11 +42,17 @@ class MeanTable:
     count: Tensor  # [forms, T]
 
     @classmethod
-    def of(cls, value_new: Tensor, end: Tensor, group: Tensor) -> MeanTable:
-        """From values [N, T, ...] of prompts that end at end [N]; one row per id of group [N]."""
+    def of(
+        cls, value_new: Tensor, end: Tensor, group: Tensor, ids: Tensor | None = None
+    ) -> MeanTable:
+        """From values [N, T, ...] of prompts that end at end [N]; one row per id of group [N].
+
+        `ids`, ascending, may name more groups than these prompts have.
+        """
         T = value_new.shape[1]
         alive_NT = torch.arange(T) <= end[:, None]
-        ids, row_N = group.unique(return_inverse=True)
+        ids = group.unique() if ids is None else ids
+        row_N = torch.searchsorted(ids, group)
         # Values after END may be anything, NaN too.
         value = torch.where(_like(alive_NT, value_new), value_new, 0)
         # One group at a time: all at once would take groups times prompts.
@@ -45,6 +60,13 @@ class MeanTable:
         total = torch.stack([value[chosen].sum(0) for chosen in members])
         count_GT = torch.stack([alive_NT[chosen].sum(0) for chosen in members])
         return cls(ids, total / _like(count_GT, total).clamp(min=1), count_GT)
+
+    @classmethod
+    def joined(cls, parts: list[MeanTable]) -> MeanTable:
+        """The means over the prompts of all parts, which have the same ids and tokens."""
+        count = torch.stack([part.count for part in parts]).sum(0)
+        total = sum(part.mean * _like(part.count, part.mean) for part in parts)
+        return cls(parts[0].ids, total / _like(count, total).clamp(min=1), count)
 
     def rows(self, group: Tensor, where: Tensor, end: Tensor) -> Tensor:
         """Means for prompts of these groups, [N, T, ...]; `where` [N, T] is what will be read.

@@ -64,9 +64,9 @@ def why_not_cpu(model: GPT2, intervention: object, precision: str) -> str | None
         return f"the model is on {model.device}"
     if model.dtype != torch.float32:
         return f"the weights are {str(model.dtype).removeprefix('torch.')}, not float32"
-    if not isinstance(intervention, PathPatch):
-        return "only path_patch has a fast path"
-    if intervention.knock_out.ablations:
+    if isinstance(intervention, str):
+        return f"{intervention} has no fast path"
+    if isinstance(intervention, PathPatch) and intervention.knock_out.ablations:
         return "knock-outs have no fast path"
     return None
 

@@ -92,10 +92,22 @@ class CleanRun:
         position = self.grid.cells % self.grid.T
         return weights.wte[self.grid.gather(tokens[:, : self.grid.T])] + weights.wpe[position]
 
-    def layer(self, layer: int, resid: Tensor, end_only: bool) -> LayerState:
-        """One layer on rows [R, D]; with end_only everything after k and v at END alone."""
+    def layer(
+        self,
+        layer: int,
+        resid: Tensor,
+        end_only: bool,
+        ablated: tuple[Tensor, Tensor] | None = None,
+    ) -> LayerState:
+        """One layer on rows [R, D]; with end_only everything after k and v at END alone.
+
+        `ablated` is where z is overwritten, bool [R, H], and by what, [R, H, K].
+        """
         q, k, v = self._projections(layer, resid, end_only)
         z = self._mixed(layer, q, k, v, end_only)
+        if ablated is not None:
+            where, value = (t[self.grid.end_rows] if end_only else t for t in ablated)
+            z = torch.where(where[..., None], value, z)
         before = resid[self.grid.end_rows] if end_only else resid
         resid_mid = before + self.packed.linear(layer, "o")(z.flatten(-2))
         pre, mlp_out = self._mlp(layer, resid_mid)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from ioi_fast import ops, reference_backend, wave_backend
+from ioi_fast import ops, reference_backend, rerun_backend, wave_backend
 from ioi_fast.ablation_source import check_source
 from ioi_fast.backends import Choice, check_request, choose, why_not_cpu
 from ioi_fast.interventions import (
@@ -24,6 +24,7 @@ from ioi_fast.model import GPT2
 from ioi_fast.plan import PathPlan
 from ioi_fast.prompts import PromptPairs
 from ioi_fast.reference_backend import Outcome
+from ioi_fast.rerun_work import RerunPlan, plan_ablations, plan_activation_patch
 from ioi_fast.results import Result, provenance
 from ioi_fast.running import bar, check_threads, threads_set
 from ioi_fast.sites import parse_senders
@@ -155,16 +156,21 @@ def activation_patch(
     check_metric(metric)
     patch = parse_activation_patch(pairs, model.config, site=site, position=position, heads=heads)
     choice = choose(model, patch, backend, precision, max_memory)
-    with threads_set(threads), bar(len(patch.cells), "activation patch", progress) as advance:
-        exact = _reference(model, choice)
-        outcome = reference_backend.activation_patch(exact, pairs, patch, metric, advance)
+    with threads_set(threads):
+        if choice.backend == "cpu":
+            work = plan_activation_patch(model.config, pairs, patch, max_memory)
+            outcome, ran = _rerun(model, pairs, pairs, work, metric, progress)
+        else:
+            exact, ran = _reference(model, choice), "reference"
+            with bar(len(patch.cells), "activation patch", progress) as advance:
+                outcome = reference_backend.activation_patch(exact, pairs, patch, metric, advance)
         definition = {"call": "activation_patch", "site": site, "position": patch.position_name}
         return Result(
             values=outcome.values.float().view(*patch.shape, len(pairs)),
             base=outcome.base.float(),
             senders=patch.labels,
             shape=patch.shape,
-            backend="reference",
+            backend=ran,
             precision=precision,
             provenance=provenance(model, pairs, metric, definition),
         )
@@ -200,9 +206,16 @@ def ablate(
     _check_inputs(model, mean_pairs, "mean_pairs")
     check_source(source, pairs, mean_pairs, "source")
     choice = choose(model, ablations, backend, precision, max_memory)
-    with threads_set(threads), bar(len(ablations.variants), "ablate", progress) as advance:
-        exact = _reference(model, choice)
-        outcome = reference_backend.ablate(exact, pairs, mean_pairs, ablations, metric, advance)
+    with threads_set(threads):
+        if choice.backend == "cpu":
+            work = plan_ablations(model.config, pairs, ablations, max_memory)
+            outcome, ran = _rerun(model, pairs, mean_pairs, work, metric, progress)
+        else:
+            exact, ran = _reference(model, choice), "reference"
+            with bar(len(ablations.variants), "ablate", progress) as advance:
+                outcome = reference_backend.ablate(
+                    exact, pairs, mean_pairs, ablations, metric, advance
+                )
         definition = {
             "call": "ablate",
             "source": source,
@@ -214,7 +227,7 @@ def ablate(
             base=outcome.base.float(),
             senders=ablations.labels,
             shape=(len(ablations.variants),),
-            backend="reference",
+            backend=ran,
             precision=precision,
             provenance=provenance(model, pairs, metric, definition),
         )
@@ -249,6 +262,20 @@ def attention(
             return reference_backend.attention(exact, pairs, chosen, run)
         passes = reference_backend.PathPasses.of(exact, pairs, patch)
         return reference_backend.read_patterns(passes.patched(patch.senders[0]), chosen)
+
+
+def _rerun(
+    model: GPT2,
+    pairs: PromptPairs,
+    mean_pairs: PromptPairs,
+    work: RerunPlan,
+    metric: Metric,
+    progress: bool,
+) -> tuple[Outcome, str]:
+    table = ops.cpu()
+    with bar(work.steps, "reruns", progress) as advance:
+        outcome = rerun_backend.run(model, pairs, mean_pairs, work, metric, table, advance)
+    return outcome, table.backend
 
 
 def _parse_after(model: GPT2, pairs: PromptPairs, run: str, after: Mapping) -> PathPatch:

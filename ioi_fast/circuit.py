@@ -9,11 +9,13 @@ from ioi_fast.prompts import PromptPairs
 from ioi_fast.sites import (
     Head,
     Node,
+    Sender,
     check_distinct,
     parse_node,
     read_node,
     read_receiver,
 )
+from ioi_fast.work import first_reached
 
 
 class Circuit:
@@ -74,6 +76,8 @@ class Circuit:
             return str(sender), "logits"
         receiver = read_receiver(edge[1], argument)
         self._check_member(receiver.node, argument)
+        if first_reached(Sender((sender,)), [receiver], receiver.node.layer + 1) is None:
+            raise ValueError(f"{argument}: {sender} can't reach {receiver}, which comes earlier")
         return str(sender), str(receiver)
 
     def _check_member(self, node: Node, argument: str) -> None:

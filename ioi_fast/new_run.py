@@ -40,7 +40,7 @@ class DifferenceRun:
     def embed(self, pairs: PromptPairs) -> Tensor:
         """Change of the embeddings, [R, D]; positions are the same and cancel."""
         wte = self.model.weights.wte
-        new, orig = (_padded(tokens, self.grid.T) for tokens in (pairs.new, pairs.orig))
+        new, orig = (padded(tokens, self.grid.T) for tokens in (pairs.new, pairs.orig))
         return wte[self.grid.gather(new)] - wte[self.grid.gather(orig)]
 
     def layer(
@@ -91,6 +91,6 @@ class DifferenceRun:
         return joined(parts)
 
 
-def _padded(tokens: Tensor, T: int) -> Tensor:
+def padded(tokens: Tensor, T: int) -> Tensor:
     """Tokens [N, T]: cut, or filled up with token 0 that nothing reads."""
     return torch.nn.functional.pad(tokens[:, :T], (0, max(0, T - tokens.shape[1])))

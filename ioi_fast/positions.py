@@ -29,6 +29,12 @@ class Position:
         """Whether it stands for all positions."""
         return self.orig is None
 
+    def select(self, prompts: Tensor) -> Position:
+        """The same position of some prompts."""
+        if self.orig is None or self.new is None:
+            return self
+        return Position(self.name, self.orig[prompts], self.new[prompts])
+
     def where(self, tokens: Tensor, run: str = "orig") -> Tensor:
         """The cells it names in a run of [N, T] tokens, bool [N, T]."""
         chosen = self.orig if run == "orig" else self.new

@@ -194,6 +194,8 @@ def _integers(name: str, value: Integers) -> Tensor:
         raise TypeError(
             f"{name} must hold integers of one shape, got a {came} that does not ({error})"
         ) from error
+    if given.layout != torch.strided:
+        raise TypeError(f"{name} must hold integers in a dense tensor, got {given.layout}")
     if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
         kind = str(given.dtype).removeprefix("torch.")
         raise TypeError(f"{name} must hold integers, got {kind} of shape {list(given.shape)}")

@@ -80,7 +80,7 @@ class Rerun:
                 if at == layer
             }
             begun = sum(start <= (layer, 0) for start in starts)
-            step = _Layer(self, layer, here, begun, at_end=layer == last)
+            step = LayerRun(self, layer, here, begun, at_end=layer == last)
             out = step.run(delta_PMD[:active])
             if layer == last:
                 if active < len(starts):
@@ -91,7 +91,7 @@ class Rerun:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Layer:
+class LayerRun:
     """One layer of a rerun; with at_end, from its queries on, for END alone."""
 
     rerun: Rerun
@@ -99,6 +99,7 @@ class _Layer:
     puts: Mapping[str, Sequence[Put]]
     begun: int  # variants that differ before the attention
     at_end: bool
+    seen: dict[str, Tensor] | None = None  # filled with every site, if given
 
     def run(self, delta: Tensor) -> Tensor:
         """delta [P, M, D] before the layer -> after it, [P, M or N, D]."""
@@ -110,13 +111,17 @@ class _Layer:
     def _ends(self, rows: Tensor) -> Tensor:
         return rows[:, self.rerun.tail.end_rows] if self.at_end else rows
 
-    def _put(self, site: str, own: Tensor, whole: bool = False, heads: Tensor | None = None):
+    def _put(
+        self, site: str, own: Tensor, whole: bool = False, heads: Tensor | None = None
+    ) -> Tensor:
         for put in self.puts.get(site, ()):
             if heads is not None:
                 put = put.of_heads(heads)
             if self.at_end and not whole:
                 put = put.rows(self.rerun.tail.end_rows)
             own = put.onto(own)
+        if self.seen is not None:
+            self.seen[site] = own
         return own
 
     def _mlp(self, delta: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ def _load() -> None:
     compiler = find_compiler()
     if compiler is None:
         named = os.environ.get("CXX")
-        wanted = f"CXX={named} is not there" if named else "c++, g++ or clang++; or set CXX"
+        wanted = f"CXX={named} names none" if named else "c++, g++ or clang++; or set CXX"
         raise BuildError(f"no C++ compiler found ({wanted})")
     folder = cache_folder() / build_key(compiler)
     library = folder / f"{NAME}.so"
@@ -84,7 +84,10 @@ def find_compiler() -> list[str] | None:
     """
     named = os.environ.get("CXX")
     if named:
-        words = list(itertools.dropwhile(_is_launcher, shlex.split(named)))
+        try:
+            words = list(itertools.dropwhile(_is_launcher, shlex.split(named)))
+        except ValueError:  # a quote that is not closed
+            return None
         return words if words and shutil.which(words[0]) else None
     found = (shutil.which(name) for name in ("c++", "g++", "clang++"))
     return next(([path] for path in found if path), None)

@@ -34,8 +34,8 @@ _NODE_WEIGHTS = (0.17392742256872692, 0.32607257743127307, 0.32607257743127307, 
 def layernorm_delta(x_RD: Tensor, delta_RD: Tensor, gain_D: Tensor, epsilon: float) -> Tensor:
     """Change of a LayerNorm's output when its input changes by delta (the bias cancels).
 
-    With c = x − mean(x), r = 1/√(var + ε) and w the change of the variance, r' = r·(1 + f),
-    f = 1/√(1 + w·r²) − 1 = −u/(s·(1 + s)) for u = w·r², s = √(1 + u). Where delta cancels most of
+    With c = x − mean(x), r = 1/√(var + ε) and w the change of the variance, r' = r/s = r·(1 + f)
+    for u = w·r², s = √(1 + u), f = 1/s − 1 = −u/(s·(1 + s)). Where delta cancels most of
     x, u is near −1 and says little about the new variance: both norms are taken and subtracted.
     """
     centred_RD = x_RD - x_RD.mean(-1, keepdim=True)
@@ -49,7 +49,7 @@ def layernorm_delta(x_RD: Tensor, delta_RD: Tensor, gain_D: Tensor, epsilon: flo
         subtracted_RD = (new_RD - centred_RD * r_R1) * gain_D
     s_R1 = torch.sqrt(1 + u_R1)
     f_R1 = -u_R1 / (s_R1 * (1 + s_R1))
-    out_RD = move_RD.mul_(r_R1 * (1 + f_R1)).addcmul_(centred_RD * r_R1, f_R1).mul_(gain_D)
+    out_RD = move_RD.mul_(r_R1 / s_R1).addcmul_(centred_RD * r_R1, f_R1).mul_(gain_D)
     return out_RD if subtracted_RD is None else torch.where(cancelled_R1, subtracted_RD, out_RD)
 
 
@@ -139,6 +139,11 @@ def attention_delta(
     m = (pattern * e).sum(-1, keepdim=True)
     near = pattern * (e - m) / (1 + m)
     change = torch.where(far, (scores + move).softmax(-1) - pattern, near)
+    # Changes of weights sum to zero. That of the largest weight would be a difference of two
+    # numbers near 1; from the others it comes as exact as they are.
+    largest = torch.minimum(pattern, pattern + change).argmax(-1, keepdim=True)
+    change.scatter_(-1, largest, 0)
+    change.scatter_(-1, largest, -change.sum(-1, keepdim=True))
     weights = pattern + change
     if changed_NC is not None:
         weights = weights.gather(-1, columns).mul_(used[:, None, None, :])

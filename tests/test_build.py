@@ -60,8 +60,9 @@ def test_flags_in_cxx_are_kept_and_a_launcher_is_left_out(tmp_path: Path) -> Non
     assert list(tmp_path.rglob(f"{build.build_key([compiler, '-O1'])}/*.so"))
 
 
-def test_a_missing_compiler_is_a_reason(tmp_path: Path) -> None:
-    said = in_fresh_process(CXX="no-such-compiler", **{build.CACHE_VARIABLE: str(tmp_path)})
+@pytest.mark.parametrize("named", ["no-such-compiler", 'g++ "-O1', "  "])
+def test_a_missing_compiler_is_a_reason(named: str, tmp_path: Path) -> None:
+    said = in_fresh_process(CXX=named, **{build.CACHE_VARIABLE: str(tmp_path)})
     assert said.startswith("BuildError: no C++ compiler found")
 
 

@@ -35,9 +35,11 @@ def test_a_named_backend_that_can_not_run_says_why(model, pairs) -> None:
     ):
         with refused("backend 'cpu' can't run this", reason):
             path_patch(model, pairs, backend="cpu", **arguments)
+    with refused("backend 'cpu' can't run this: attention has no fast path"):
+        attention(model, pairs, ["0.0"], backend="cpu")
     for call in (activation_patch, lambda *given, **rest: ablate(*given, [{}], **rest)):
-        with refused("backend 'cpu' can't run this: only path_patch"):
-            call(model, pairs, backend="cpu")
+        with refused("backend 'cpu' can't run this: precision 'fp64'"):
+            call(model, pairs, backend="cpu", precision="fp64")
     with refused("backend 'triton' can't run: this version has no Triton kernels"):
         path_patch(model, pairs, backend="triton")
     for name in ("reference", "auto"):
@@ -59,6 +61,8 @@ def test_auto_takes_the_fast_path_silently(model, pairs) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert path_patch(model, pairs, ["0.0"]).backend.startswith("cpu/")
+        assert activation_patch(model, pairs, "z", "END", ["0.0"]).backend.startswith("cpu/")
+        assert ablate(model, pairs, [{"0.0": "END"}]).backend.startswith("cpu/")
         exact = path_patch(model, pairs, ["0.0"], precision="fp64")
     assert (exact.backend, exact.precision) == ("reference", "fp64")
 
@@ -66,9 +70,7 @@ def test_auto_takes_the_fast_path_silently(model, pairs) -> None:
 def test_auto_falls_back_and_says_so_once_where_it_was_called(model, pairs) -> None:
     for call, reason in (
         (lambda: path_patch(model, pairs, ["0.0"], knock_out={"0.1": "END"}), "knock-outs"),
-        (lambda: activation_patch(model, pairs, "z", "END", ["0.0"]), "only path_patch"),
-        (lambda: ablate(model, pairs, [{}]), "only path_patch"),
-        (lambda: attention(model, pairs, ["0.0"]), "only path_patch"),
+        (lambda: attention(model, pairs, ["0.0"]), "attention has no fast path"),
     ):
         with pytest.warns(UserWarning, match=f"runs the reference backend.*{reason}") as caught:
             result = call()

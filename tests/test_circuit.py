@@ -56,6 +56,7 @@ PAIR = "must be a pair like ('2.2', '5.5.k'), got "
         ([("0.1", "1.1.zz")], ValueError, "edges[0]: expected a receiver like '9.9.q' or 'mlp5'"),
         ([("0.1", "1.1")], ValueError, "edges[0]: expected a receiver like '9.9.q' or 'mlp5'"),
         ([("2.2", "1.1.q")], ValueError, "edges[0]: 2.2 is not in the circuit"),
+        ([("1.1", "0.1.q")], ValueError, "edges[0]: 1.1 can't reach 0.1.q, which comes earlier"),
         ([("0.1", "2.2.q")], ValueError, "edges[0]: 2.2 is not in the circuit"),
         ([("0.1", "1.1.q"), ((0, 1), "L1H1.q")], ValueError, "edges: ('0.1', '1.1.q') is there tw"),
     ],

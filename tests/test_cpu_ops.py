@@ -15,6 +15,7 @@ from ioi_fast.kernels.panel_linear import PanelLinear
 from ioi_fast.running import threads_set
 
 SIZES = [3.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-5]
+LARGE = [1e2, 1e4, 1e6, 1e8]
 # fp32 rounds each operand once (6e-8); sums over a row and the final scale add a few of those.
 TOLERANCE = 2e-6
 
@@ -43,11 +44,18 @@ def check(form: ModuleType, op: str, *inputs: object, tolerance: float = TOLERAN
     assert_close(getattr(form, op)(*inputs), truth, tolerance, what=op)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", LARGE + SIZES)
 @pytest.mark.parametrize("shape", [(3, 7, 11), (1, 5), (2, 1, 768)])
 def test_layernorm_delta(shape: tuple[int, ...], size: float, form: ModuleType) -> None:
     x, gain = normal(*shape[-2:], seed=1) * 3 + 0.5, normal(shape[-1], seed=2)
     check(form, "layernorm_delta", x, normal(*shape, seed=3, size=size), gain, 1e-5)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e3, 1e6])
+def test_layernorm_delta_of_a_base_that_hardly_varies(size: float, form: ModuleType) -> None:
+    """Its variance is 0, so that ε alone decides how large its norm is."""
+    delta = normal(3, 4, 96, seed=1, size=size)
+    check(form, "layernorm_delta", torch.full((4, 96), 3.0), delta, normal(96, seed=2), 1e-5)
 
 
 @pytest.mark.parametrize("left", [0.5, 1e-1, 1e-2, 1e-4, 0.0])
@@ -100,6 +108,20 @@ def test_attention_delta_of_variants_with_private_keys(
     check(form, "attention_delta", *base, *delta, 8**-0.5, at, changed, tolerance=5e-6)
 
 
+@pytest.mark.parametrize("size", [3.0, 1e-1, 1e-4])
+def test_attention_delta_of_a_head_that_looks_at_one_token(size: float, form: ModuleType) -> None:
+    """One weight is 1 − 1e-4 before and after: the change is exact although it is that small."""
+    shape = (2, 6, 3, 8)
+    q, k, v = (normal(*shape, seed=seed) for seed in (6, 7, 8))
+    q[..., 0], k[..., 0] = 1.0, 0.0
+    k[:, 0, :, 0] = 13 * 8**0.5
+    delta = [normal(*shape, seed=seed, size=size) for seed in (9, 10)]
+    for change in delta:
+        change[..., 0] = 0
+    none = torch.zeros(shape)
+    check(form, "attention_delta", q, k, v, *delta, none, 8**-0.5, tolerance=1e-5)
+
+
 def test_attention_delta_from_a_weight_that_underflows(form: ModuleType) -> None:
     """A key whose base weight is 0 in fp32 takes all of the new attention."""
     q = torch.ones(1, 2, 1, 1)
@@ -135,7 +157,7 @@ def test_panel_linear(K: int, out: int, rows: int, threads: int) -> None:
     assert packed(x).is_contiguous() and packed(x[:0]).shape == (0, out)
 
 
-@pytest.mark.parametrize("size", [3.0, 1e-2, 1e-5])
+@pytest.mark.parametrize("size", [1e3, 3.0, 1e-2, 1e-5])
 @pytest.mark.parametrize("activation", ["gelu_new", "gelu", "relu"])
 @pytest.mark.parametrize("shape", [(40, 3, 32, 96), (1, 17, 24, 40), (7, 1, 48, 600)])
 def test_mlp_delta(shape: tuple, activation: str, size: float, form: ModuleType) -> None:

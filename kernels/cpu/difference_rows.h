@@ -103,8 +103,8 @@ EVERY_CPU void layernorm_subtracted(const float* __restrict x, RowStatistics bas
   }
 }
 
-// With c = x - mean(x) and w the change of the variance, r' = r·(1 + f), f = -u/(s·(1 + s)),
-// u = w·r², s = sqrt(1 + u).
+// With c = x - mean(x) and w the change of the variance, r' = r/s = r·(1 + f), s = sqrt(1 + u),
+// u = w·r², f = -u/(s·(1 + s)).
 EVERY_CPU void layernorm_row(const float* __restrict x, RowStatistics base,
                              const float* __restrict delta, const float* __restrict gain,
                              float* __restrict out, int64_t D, float epsilon) {
@@ -124,7 +124,7 @@ EVERY_CPU void layernorm_row(const float* __restrict x, RowStatistics base,
   }
   const float s = __builtin_sqrtf(1.0f + u);
   const float f = -u / (s * (1.0f + s));
-  const float scale = base.r * (1.0f + f), shift = base.r * f;
+  const float scale = base.r / s, shift = base.r * f;
   for (int64_t i = 0; i < D; ++i) {
     out[i] = gain[i] * ((delta[i] - mean) * scale + (x[i] - base.mean) * shift);
   }

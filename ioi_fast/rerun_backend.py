@@ -1,0 +1,277 @@
+"""The fast path of ablations and activation patches: both runs, then reruns of many variants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ioi_fast.base import CleanRun, Grid, LayerState, tiles
+from ioi_fast.metrics import Metric
+from ioi_fast.model import GPT2
+from ioi_fast.new_run import padded
+from ioi_fast.ops import Ops
+from ioi_fast.packing import Packed
+from ioi_fast.positions import Position
+from ioi_fast.prompts import PromptPairs
+from ioi_fast.readout import read_out
+from ioi_fast.reference_backend import Outcome
+from ioi_fast.rerun import LayerRun, Put, Rerun, Site
+from ioi_fast.rerun_work import RerunPlan, RerunVariant
+from ioi_fast.sources import Means, Sources, clean_run_of_new, mean_tables, site_of
+from ioi_fast.tail import LayerBase, Tail
+
+Advance = Callable[[int], None]
+# Values of a site at the cells, less the base's own, by (site, layer, key): the key is "" where
+# token t takes what token t of new has, else the name of a position that stands elsewhere in new.
+Values = dict[tuple[str, int, str], Tensor]
+EVERYWHERE = Position("all", None, None)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fast:
+    """A model with what runs it."""
+
+    model: GPT2
+    packed: Packed
+    ops: Ops
+
+
+@torch.no_grad()
+def run(
+    model: GPT2,
+    pairs: PromptPairs,
+    mean_pairs: PromptPairs,
+    plan: RerunPlan,
+    metric: Metric,
+    ops: Ops,
+    advance: Advance,
+) -> Outcome:
+    """Base metric [N] and change of each variant [P, N], in the caller's order."""
+    fast = Fast(model, Packed.of(model, ops), ops)
+    base = torch.empty(len(pairs), dtype=torch.float32)
+    values = torch.zeros(plan.asked, len(pairs), dtype=torch.float32)
+    means = None
+    if plan.source in ("mean", "mean_by_form") and plan.sites:
+        by_form = plan.source == "mean_by_form"
+        means = mean_tables(model, fast.packed, ops, mean_pairs, by_form, plan.sites)
+    for block in plan.prompt_blocks:
+        chosen = torch.tensor(block)
+        members = pairs.select(chosen)
+        ready = _Ready.of(fast, plan, members, chosen, means)
+        base[chosen], change = read_out(
+            model, fast.packed, ops, members, chosen, metric, ready.final
+        )
+        for tile in tiles(len(plan.variants), plan.variants_together(len(ready.tail.in_orig))):
+            some = plan.variants[tile]
+            delta = ready.rerun.run(ready.puts(some), [variant.start for variant in some])
+            rows = torch.tensor([variant.index for variant in some])
+            values[rows[:, None], chosen] = change(delta)
+            advance(len(some))
+        del ready, change
+    return Outcome(base, values)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ready:
+    """The runs of a block of prompts, and the differences that variants put in place."""
+
+    rerun: Rerun
+    places: Places
+    values: Values
+    frozen: dict[int, Tensor]  # [M, H] heads that a circuit leaves ablated
+    final: Tensor  # [N, D] of the base
+
+    @property
+    def tail(self) -> Tail:
+        return self.rerun.tail
+
+    @classmethod
+    def of(
+        cls,
+        fast: Fast,
+        plan: RerunPlan,
+        pairs: PromptPairs,
+        chosen: Tensor,
+        means: Means | None,
+    ) -> _Ready:
+        grid = Grid.of(torch.zeros_like(pairs.end), pairs.end)
+        orig = CleanRun(fast.model, fast.packed, fast.ops, grid)
+        positions = {name: one.select(chosen) for name, one in plan.positions.items()}
+        tail = Tail.of(grid, plan.cells(pairs, positions, grid.T))
+        places = Places.of(positions, pairs, tail, plan.source)
+        new, difference = None, None
+        if plan.source == "new" and plan.sites:
+            if plan.circuit is not None or any(places.key.values()):
+                new = clean_run_of_new(fast.model, fast.packed, fast.ops, pairs)
+            if plan.circuit is None:
+                difference = NewDifference.of(fast, grid, pairs)
+        sources = Sources(fast.model.config, pairs, plan.source, means, new)
+        walk = _Walk(fast, plan, orig, tail, sources, places, difference)
+        final = walk.run(pairs.orig)
+        rerun = Rerun(fast.model, fast.packed, fast.ops, tail, walk.layers)
+        return cls(rerun, places, walk.values, walk.frozen, final)
+
+    def puts(self, variants: Sequence[RerunVariant]) -> dict[Site, list[Put]]:
+        """What these variants overwrite, and before it what a circuit keeps ablated."""
+        puts: dict[Site, list[Put]] = {}
+        for layer, frozen_MH in self.frozen.items():
+            zero = torch.zeros((), dtype=torch.float32).expand(1, len(frozen_MH), 1, 1)
+            puts["z", layer] = [Put(frozen_MH[None], zero, ())]
+        for (site, layer, key), mask in self._masks(variants).items():
+            heads = None
+            if mask.dim() == 3:
+                heads = tuple(mask.flatten(0, 1).any(0).nonzero().flatten().tolist())
+            put = Put(mask, self.values[site, layer, key][None], heads)
+            puts.setdefault((site, layer), []).append(put)
+        return puts
+
+    def _masks(self, variants: Sequence[RerunVariant]) -> dict[tuple[str, int, str], Tensor]:
+        """Where each site of each layer is overwritten, [P, M] or [P, M, H]."""
+        M, H = len(self.tail.in_orig), self.rerun.model.config.n_head
+        masks: dict[tuple[str, int, str], Tensor] = {}
+        for row, variant in enumerate(variants):
+            for change in variant.changes:
+                key = (change.site, change.layer, self.places.key[change.position])
+                shape = (len(variants), M) if change.head is None else (len(variants), M, H)
+                mask = masks.setdefault(key, torch.zeros(shape, dtype=torch.bool))
+                own = mask[row] if change.head is None else mask[row, :, change.head]
+                own |= self.places.cells[change.position]
+        return masks
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Places:
+    """Positions of a call for a block of prompts."""
+
+    positions: dict[str, Position]
+    cells: dict[str, Tensor]  # [M] bool
+    key: dict[str, str]  # which of the values at a site are meant
+
+    @classmethod
+    def of(
+        cls, positions: dict[str, Position], pairs: PromptPairs, tail: Tail, source: str
+    ) -> Places:
+        """Their cells in the tail, and which of them stand elsewhere in new."""
+        cells, key = {}, {}
+        for name, position in positions.items():
+            cells[name] = position.where(pairs.orig)[tail.prompt, tail.token]
+            moved = not position.everywhere and not torch.equal(position.orig, position.new)
+            key[name] = name if moved and source == "new" else ""
+        return cls(positions, cells, key)
+
+
+@dataclass(slots=True, eq=False)
+class NewDifference:
+    """The new run less the original one, token by token, with every site of a layer."""
+
+    rerun: Rerun  # its layers hold the present one alone
+    shape: tuple[int, int]  # N, T
+    delta: Tensor  # [1, M, D] before the present layer
+
+    @classmethod
+    def of(cls, fast: Fast, grid: Grid, pairs: PromptPairs) -> NewDifference:
+        """Begins with the embeddings of the tokens that differ."""
+        orig, new = (padded(tokens, grid.T) for tokens in (pairs.orig, pairs.new))
+        differs_NT = orig != new
+        first = torch.where(differs_NT.any(1), differs_NT.int().argmax(1), grid.T).minimum(grid.end)
+        tail, wte = Tail.since(grid, first), fast.model.weights.wte
+        cells = (tail.prompt, tail.token)
+        rerun = Rerun(fast.model, fast.packed, fast.ops, tail, {})
+        return cls(rerun, (grid.N, grid.T), (wte[new[cells]] - wte[orig[cells]])[None])
+
+    def step(self, layer: int, state: LayerState) -> dict[str, Tensor]:
+        """Goes through a layer: the change of every site there, without the axis of variants."""
+        rerun, seen = replace(self.rerun, layers={layer: self.rerun.tail.keep(state)}), {}
+        self.delta = LayerRun(rerun, layer, {}, 1, state.at_end, seen).run(self.delta)
+        return {site: change[0] for site, change in seen.items()}
+
+    def at(self, change: Tensor, cells: tuple[Tensor, Tensor]) -> Tensor:
+        """A change by the rows of this run, or by END alone, at other cells."""
+        tail = self.rerun.tail
+        wide = change.new_zeros(*self.shape, *change.shape[1:])
+        if len(change) == len(tail.in_orig):
+            wide[tail.prompt, tail.token] = change
+        else:
+            wide[torch.arange(len(tail.end)), tail.end] = change
+        return wide[cells]
+
+
+class _Walk:
+    """Walks the base run, and the new one beside it, and keeps what reruns read."""
+
+    def __init__(
+        self,
+        fast: Fast,
+        plan: RerunPlan,
+        orig: CleanRun,
+        tail: Tail,
+        sources: Sources,
+        places: Places,
+        difference: NewDifference | None,
+    ) -> None:
+        self._difference, self._new = difference, {}
+        self._fast, self._plan, self._orig = fast, plan, orig
+        self._tail, self._sources, self._places = tail, sources, places
+        self.layers: dict[int, LayerBase] = {}
+        self.values: Values = {}
+        self.frozen: dict[int, Tensor] = {}
+
+    def run(self, tokens: Tensor) -> Tensor:
+        """The final residual of the base at END, [N, D]."""
+        resid, last = self._orig.embed(tokens), self._fast.model.config.n_layer - 1
+        for layer in range(last + 1):
+            self._sources.step(layer)
+            ablated = self._ablated(layer)
+            state = self._orig.layer(layer, resid, layer == last, ablated)
+            if self._difference is not None:
+                self._new = self._difference.step(layer, state)
+            if layer >= self._plan.first_layer:
+                self.layers[layer] = self._tail.keep(state)
+                self._keep_values(layer, state)
+                if ablated is not None:
+                    self.frozen[layer] = ablated[0][self._tail.in_orig]
+            resid = state.resid_mid + state.mlp_out
+        return resid
+
+    def _ablated(self, layer: int) -> tuple[Tensor, Tensor] | None:
+        """Where a circuit ablates z, and what it becomes, by rows of the run."""
+        circuit, pairs = self._plan.circuit, self._sources.pairs
+        if circuit is None:
+            return None
+        grid, config = self._orig.grid, self._fast.model.config
+        where_NTH = torch.ones(grid.N, grid.T, config.n_head, dtype=torch.bool)
+        prompts = torch.arange(grid.N)
+        for head, role in circuit.roles.items():
+            if head.layer == layer:
+                where_NTH[prompts, pairs.positions[role], head.head] = False
+        value = self._sources.value("z", layer, EVERYWHERE, where_NTH.any(-1))
+        return grid.gather(where_NTH), grid.gather(value)
+
+    def _keep_values(self, layer: int, state: LayerState) -> None:
+        """Differences to the base of every site that some variant changes in this layer."""
+        cells, orig = (self._tail.prompt, self._tail.token), self._sources.pairs.orig
+        for (site, at), names in self._plan.changes.items():
+            if at != layer:
+                continue
+            for key in {self._places.key[name] for name in names}:
+                if key == "" and self._new:
+                    self.values[site, layer, key] = self._difference.at(self._new[site], cells)
+                    continue
+                mine = [self._places.positions[n] for n in names if self._places.key[n] == key]
+                at_new = self._places.positions[key] if key else EVERYWHERE
+                where = torch.stack([p.where(orig) for p in mine]).any(0)[:, : self._orig.grid.T]
+                value = self._sources.value(site, layer, at_new, where)
+                self.values[site, layer, key] = value[cells] - self._own(site, layer, state)
+
+    def _own(self, site: str, layer: int, state: LayerState) -> Tensor:
+        """The base's own value at the cells; in the last layer END's, since no other counts."""
+        tail = self._tail
+        value = site_of(self._fast.packed, state, site, layer)
+        if site in ("q", "k", "v"):
+            at_end = state.at_end and site == "q"
+            return value[tail.prompt, 0] if at_end else value[tail.prompt, tail.token]
+        by_row = not state.at_end or site == "resid_pre"
+        return value[tail.in_orig] if by_row else value[tail.prompt]

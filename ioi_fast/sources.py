@@ -1,0 +1,116 @@
+"""What overwritten sites take in the fast path: zero, means of clean new runs, or the new run.
+
+Values are absolute and stand where the original prompts' tokens do, [N, T, ...]; the rerun takes
+their difference to the base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ioi_fast.ablation_source import MeanTable
+from ioi_fast.base import CleanRun, Grid, LayerState, tiles
+from ioi_fast.blocks import TOKENS_PER_BLOCK
+from ioi_fast.config import GPT2Config
+from ioi_fast.model import GPT2
+from ioi_fast.ops import Ops
+from ioi_fast.packing import Packed
+from ioi_fast.positions import Position
+from ioi_fast.prompts import PromptPairs
+
+Means = Mapping[tuple[str, int], MeanTable]
+
+
+def clean_run_of_new(
+    model: GPT2, packed: Packed, ops: Ops, pairs: PromptPairs, T: int | None = None
+) -> CleanRun:
+    """The new prompts as a run of their own, on T tokens (default: those up to the last END)."""
+    grid = Grid.of(torch.zeros_like(pairs.new_end), pairs.new_end, T)
+    return CleanRun(model, packed, ops, grid)
+
+
+def mean_tables(
+    model: GPT2,
+    packed: Packed,
+    ops: Ops,
+    pairs: PromptPairs,
+    by_form: bool,
+    sites: set[tuple[str, int]],
+) -> Means:
+    """Means of z and mlp_out over clean new runs, for the sites that are asked."""
+    groups = pairs.forms if by_form else torch.zeros(len(pairs), dtype=torch.int64)
+    ids, last = groups.unique(), max(layer for _, layer in sites)
+    T = int(pairs.new_end.max()) + 1
+    parts: dict[tuple[str, int], list[MeanTable]] = {site: [] for site in sites}
+    for some in tiles(len(pairs), max(1, TOKENS_PER_BLOCK // T)):
+        chosen = torch.arange(len(pairs))[some]
+        members = pairs.select(chosen)
+        run = clean_run_of_new(model, packed, ops, members, T)
+        resid = run.embed(members.new)
+        for layer in range(last + 1):
+            state = run.layer(layer, resid, end_only=False)
+            resid = state.resid_mid + state.mlp_out
+            for name in {"z", "mlp_out"}:
+                if (name, layer) in sites:
+                    value = run.grid.spread(getattr(state, name).flatten(1))
+                    table = MeanTable.of(value, members.new_end, groups[chosen], ids)
+                    parts[name, layer].append(table)
+    return {site: MeanTable.joined(tables) for site, tables in parts.items()}
+
+
+def site_of(packed: Packed, state: LayerState, site: str, layer: int) -> Tensor:
+    """A site of a layer as the run has it: q, k, v [N, T, H, K], all others by rows."""
+    if site == "attn_out":
+        return packed.linear(layer, "o")(state.z.flatten(1))
+    return getattr(state, site)
+
+
+@dataclass(slots=True, eq=False)
+class Sources:
+    """Values of one layer after another; `step` walks the new run where it is the source."""
+
+    config: GPT2Config
+    pairs: PromptPairs
+    kind: str
+    means: Means | None = None
+    new: CleanRun | None = None
+    _state: LayerState | None = None
+
+    def step(self, layer: int) -> None:
+        """Goes on to a layer."""
+        if self.new is None:
+            return
+        before = self._state
+        resid = (
+            self.new.embed(self.pairs.new) if before is None else before.resid_mid + before.mlp_out
+        )
+        self._state = self.new.layer(layer, resid, end_only=False)
+
+    def value(self, site: str, layer: int, position: Position, where_NT: Tensor) -> Tensor:
+        """What a site takes at a position, [N, T, H, K] or [N, T, D].
+
+        `where` are the cells that will be read. Raises ValueError when a mean has no prompt there.
+        """
+        N, T = where_NT.shape
+        if self.kind == "zero":
+            return self._by_head(site, torch.zeros(N, T, self.config.n_embd, dtype=torch.float32))
+        if self.means is None:
+            return position.aligned(self._new_site(site, layer), T)
+        groups = (
+            self.pairs.forms if self.kind == "mean_by_form" else torch.zeros_like(self.pairs.end)
+        )
+        rows = self.means[site, layer].rows(groups, where_NT, self.pairs.end)
+        return self._by_head(site, rows)
+
+    def _new_site(self, site: str, layer: int) -> Tensor:
+        value = site_of(self.new.packed, self._state, site, layer)
+        if site in ("q", "k", "v"):
+            return value
+        return self._by_head(site, self.new.grid.spread(value.flatten(1)))
+
+    def _by_head(self, site: str, value: Tensor) -> Tensor:
+        return value.unflatten(-1, (self.config.n_head, -1)) if site == "z" else value
