@@ -11,7 +11,7 @@ import torch
 from browser import check_clean, find_browser, look_at
 from compare import assert_close
 
-from ioi_fast import load, path_patch
+from ioi_fast import ablate, load, path_patch
 from ioi_fast.cli import main
 from ioi_fast.commands import demo, demo_study
 from ioi_fast.ioi.dataset import ioi_prompts
@@ -145,6 +145,30 @@ def test_path_patch_to_receivers_under_knock_outs(tmp_path, capsys) -> None:
     )
     # In fp32 the reference subtracts whole runs, so another order of sums shows in small effects.
     assert_close(torch.tensor(json.loads(written.read_text())["values"]), truth.values, 1e-3)
+
+
+def test_ablate_every_head_is_a_heat_map(tmp_path, capsys) -> None:
+    files = ["--json", str(tmp_path / "a.json"), "--out", str(tmp_path / "a.html")]
+    assert main(["ablate", *SMALL, *files]) == 0
+    printed = capsys.readouterr().out
+    assert "ablated, source mean" in printed and "48 variants x 6 prompts" in printed
+    figures = json.loads((tmp_path / "a.json").read_text())
+    model = load("demo")
+    pairs = ioi_prompts(model.tokenizer, n=6, seed=0)
+    heads = [{f"{layer}.{head}": "all"} for layer in range(6) for head in range(8)]
+    expected = ablate(model, pairs, heads, backend="reference", precision="fp64")
+    assert_close(torch.tensor(figures["values"]), expected.values, 1e-4)
+    assert figures["senders"] == list(expected.senders)
+    assert "<html" in (tmp_path / "a.html").read_text()
+
+
+def test_ablate_sets_in_a_circuit(capsys) -> None:
+    chosen = ["--circuit", "1.6@END,1.5@END,0.3@S2", "--variants", "1.6@END", "1.6@END,1.5@END"]
+    assert main(["ablate", *SMALL, *chosen, "--source", "zero", "--metric", "prob"]) == 0
+    printed = capsys.readouterr().out
+    assert "1.6@END+1.5@END" in printed and "2 variants x 6 prompts" in printed
+    assert main(["ablate", *SMALL, "--variants", "1.6"]) == 2
+    assert "--variants: expected NODE@ROLE" in capsys.readouterr().err
 
 
 def test_a_metric_without_a_percentage_is_valid_json(tmp_path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ioi_fast.cli import main
-from ioi_fast.commands import demo, path_patch
+from ioi_fast.commands import ablate, demo, path_patch
 from ioi_fast.report import extra
 
 COMMAND = f"'{sys.executable}' -P -m ioi_fast.cli"
@@ -49,6 +49,7 @@ def never(*arguments: object, **options: object) -> None:
 def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """The commands may check what they like, but not start."""
     monkeypatch.setattr(path_patch, "path_patch", never)
+    monkeypatch.setattr(ablate, "ablate", never)
     monkeypatch.setattr(demo, "run_study", never)
 
 
@@ -57,6 +58,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ["path-patch", "--json", "{file}/x.json"],
         ["path-patch", "--out", "{folder}"],
+        ["ablate", "--json", "{folder}"],
         ["demo", "--out", "{file}/deeper/out"],
         ["demo", "--json", "/proc/no-such/x.json"],
     ],
@@ -103,4 +105,4 @@ def test_too_many_threads_are_refused_and_none_are_started(capsys) -> None:
 def test_a_sweep_without_effects_lists_no_strongest(capsys) -> None:
     assert main(["path-patch", "--senders", "5.0", "--receivers", "1.0.q", *SMALL]) == 0
     printed = capsys.readouterr().out
-    assert "no sender changes the metric" in printed and "Strongest" not in printed
+    assert "none of the senders changes the metric" in printed and "Strongest" not in printed

@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 
 from ioi_fast.calls import explain, path_patch
-from ioi_fast.commands import options
+from ioi_fast.commands import options, output
 from ioi_fast.metrics import METRICS
-from ioi_fast.report.atomic import write_text
-from ioi_fast.report.figures import BarList, HeatMap, Page
-from ioi_fast.report.page import write_page
-from ioi_fast.report.sweeps import heads_heat_map, ranking_bars
-from ioi_fast.report.terminal import print_bars, print_heat_map
-from ioi_fast.results import Result
-from ioi_fast.revision import revision
-
-_SHOWN = 12
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -44,10 +34,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     options.add_running(parser)
     parser.add_argument("--max-memory", type=options.memory, help="such as 500M or 2G")
-    output = parser.add_argument_group("output")
-    output.add_argument("--plan", action="store_true", help="print the plan and do nothing")
-    output.add_argument("--out", metavar="FILE.html", help="write a page with the heat-map")
-    output.add_argument("--json", metavar="FILE", help="write all figures")
+    parser.add_argument("--plan", action="store_true", help="print the plan and do nothing")
+    output.add_output(parser)
     parser.set_defaults(run=run)
 
 
@@ -66,39 +54,18 @@ def run(arguments: argparse.Namespace) -> int:
     begun = time.perf_counter()
     result = path_patch(model, pairs, **asked, progress=options.progress(arguments))
     seconds = time.perf_counter() - begun
-    sections = [_figure(result, arguments)]
-    if result.effect.any():
-        sections.append(ranking_bars(result, "Strongest senders", _SHOWN))
-    provenance = {**result.provenance, "backend": result.backend, "precision": result.precision}
-    provenance |= {**options.drawn(arguments), "commit": revision()}
-    # Files first: a pipe that is closed early must not cost the results.
-    if arguments.json:
-        figures = {**result.to_dict(), "provenance": provenance, "seconds": seconds}
-        write_text(arguments.json, json.dumps(figures, indent=1, allow_nan=False))
-    if arguments.out:
-        lead = f"{arguments.metric} of {model.name} on {len(pairs)} prompts."
-        write_page(Page("Path patching", lead, sections, provenance), arguments.out)
-    for section in sections:
-        (print_bars if isinstance(section, BarList) else print_heat_map)(section)
-    if not result.effect.any():
-        print("no sender changes the metric: every effect is 0")
-    mean = float(result.base.double().mean())
-    print(
-        f"{len(result.senders)} senders x {len(pairs)} prompts in {seconds:.2f} s, "
-        f"{result.backend}, {result.precision}; mean {arguments.metric} {mean:.3f}"
+    output.present(
+        result,
+        model,
+        seconds,
+        arguments,
+        page="Path patching",
+        title=f"{arguments.senders} to {arguments.receivers}",
+        caption=f"between={arguments.between}, position {arguments.position}",
+        ranked="senders",
+        what="the sender sees the new prompt",
     )
-    for written in (arguments.json, arguments.out):
-        if written:
-            print(f"written: {written}")
     return 0
-
-
-def _figure(result: Result, arguments: argparse.Namespace) -> HeatMap | BarList:
-    title = f"{arguments.senders} to {arguments.receivers}"
-    caption = f"between={arguments.between}, position {arguments.position}"
-    if len(result.shape) == 2:
-        return heads_heat_map(result, title, caption)
-    return ranking_bars(result, title, len(result.senders), ordered=False)
 
 
 def _asked(arguments: argparse.Namespace) -> dict[str, object]:
@@ -135,12 +102,4 @@ def _position(text: str) -> object:
 
 
 def _knock_out(text: str) -> dict[str, str] | None:
-    if not text:
-        return None
-    parts = [part.strip().partition("@") for part in text.split(",")]
-    for node, at, _ in parts:
-        if not at:
-            raise ValueError(f"--knock-out: expected NODE@ROLE like 9.9@END, got {node!r}")
-        if [other for other, _, _ in parts].count(node) > 1:
-            raise ValueError(f"--knock-out: {node} is there twice")
-    return {node: role for node, _at, role in parts}
+    return options.ablations(text, "--knock-out") if text else None

@@ -34,7 +34,14 @@ def heads_heat_map(result: Result, title: str, caption: str) -> HeatMap:
     )
 
 
-def ranking_bars(result: Result, title: str, count: int, *, ordered: bool = True) -> BarList:
+def ranking_bars(
+    result: Result,
+    title: str,
+    count: int,
+    *,
+    ordered: bool = True,
+    what: str = "the sender sees the new prompt",
+) -> BarList:
     """The `count` senders of largest effect with standard errors, or all in the caller's order."""
     scale, unit = percent_scale(result)
     rows = list(
@@ -50,7 +57,7 @@ def ranking_bars(result: Result, title: str, count: int, *, ordered: bool = True
     labels, values, errors = zip(*rows[:count], strict=True)
     return BarList(
         title=title,
-        caption="Change when the sender sees the new prompt, ± standard error over prompts.",
+        caption=f"Change when {what}, ± standard error over prompts.",
         labels=labels,
         values=values,
         stderr=None if any(math.isnan(error) for error in errors) else errors,

@@ -1,0 +1,99 @@
+"""`ioi-fast ablate`: what is lost without some heads and MLPs."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+
+from ioi_fast.calls import ablate
+from ioi_fast.circuit import Circuit
+from ioi_fast.commands import options, output
+from ioi_fast.interventions import SOURCES
+from ioi_fast.metrics import METRICS
+from ioi_fast.model import GPT2
+from ioi_fast.results import Result
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Adds the command and its options."""
+    parser = commands.add_parser(
+        "ablate",
+        help="knock out heads and MLPs, one by one or in sets, over the model or over a circuit",
+        description="Ablation: outputs are replaced by zero, a mean or the new run's, and "
+        "everything after them is recomputed.",
+    )
+    options.add_inputs(parser, n=100)
+    parser.add_argument("--prompts", metavar="FILE", help="a JSON file of prompts instead")
+    what = parser.add_argument_group("what is ablated")
+    what.add_argument(
+        "--variants",
+        nargs="+",
+        default=["heads"],
+        metavar="VARIANT",
+        help="'heads' (each head alone), or sets like 9.9@END,mlp0@all 9.6@S2",
+    )
+    what.add_argument(
+        "--position", default="all", help="a role or 'all', for 'heads' (default all)"
+    )
+    what.add_argument("--source", default="mean", choices=SOURCES)
+    what.add_argument(
+        "--circuit", default="", help="heads that stay, like 9.9@END,0.1@S2; all others are ablated"
+    )
+    what.add_argument("--metric", default="logit_diff", choices=METRICS)
+    options.add_running(parser)
+    parser.add_argument("--max-memory", type=options.memory, help="such as 500M or 2G")
+    output.add_output(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the command; returns its exit status."""
+    options.check_outputs(arguments.json, arguments.out, page=bool(arguments.out))
+    model = options.read_model(arguments)
+    pairs = options.read_prompts(arguments, model)
+    begun = time.perf_counter()
+    result = ablate(
+        model,
+        pairs,
+        _variants(arguments, model),
+        source=arguments.source,
+        base=_base(arguments.circuit),
+        metric=arguments.metric,
+        precision=arguments.precision,
+        backend=arguments.backend,
+        max_memory=arguments.max_memory,
+        threads=arguments.threads,
+        progress=options.progress(arguments),
+    )
+    output.present(
+        _as_heads(result, arguments, model),
+        model,
+        time.perf_counter() - begun,
+        arguments,
+        page="Ablation",
+        title=f"ablated, source {arguments.source}",
+        caption=f"base: {arguments.circuit or 'the model'}",
+        ranked="variants",
+        what="these are ablated",
+    )
+    return 0
+
+
+def _variants(arguments: argparse.Namespace, model: GPT2) -> list[dict[str, str]]:
+    if arguments.variants == ["heads"]:
+        config = model.config
+        heads = [f"{layer}.{h}" for layer in range(config.n_layer) for h in range(config.n_head)]
+        return [{head: arguments.position} for head in heads]
+    return [options.ablations(text, "--variants") for text in arguments.variants]
+
+
+def _as_heads(result: Result, arguments: argparse.Namespace, model: GPT2) -> Result:
+    """The sweep over all heads as [L, H], which is shown as a heat-map."""
+    if arguments.variants != ["heads"]:
+        return result
+    return replace(result, shape=(model.config.n_layer, model.config.n_head))
+
+
+def _base(text: str) -> Circuit | str:
+    return Circuit(options.ablations(text, "--circuit")) if text else "model"

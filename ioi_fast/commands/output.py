@@ -1,0 +1,74 @@
+"""What a command does with a result: files first, then figures in the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from ioi_fast.commands import options
+from ioi_fast.model import GPT2
+from ioi_fast.report.atomic import write_text
+from ioi_fast.report.figures import BarList, HeatMap, Page
+from ioi_fast.report.page import write_page
+from ioi_fast.report.sweeps import heads_heat_map, ranking_bars
+from ioi_fast.report.terminal import print_bars, print_heat_map
+from ioi_fast.results import Result
+from ioi_fast.revision import revision
+
+_SHOWN = 12
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """--out and --json."""
+    output = parser.add_argument_group("output")
+    output.add_argument("--out", metavar="FILE.html", help="write a page with the heat-map")
+    output.add_argument("--json", metavar="FILE", help="write all figures")
+
+
+def present(
+    result: Result,
+    model: GPT2,
+    seconds: float,
+    arguments: argparse.Namespace,
+    page: str,
+    title: str,
+    caption: str,
+    ranked: str,
+    what: str,
+) -> None:
+    """Writes the files that are asked for and prints the figures.
+
+    `page` and `title` name the page and its figure, `ranked` what is listed by strength, `what` is
+    done to each.
+    """
+    sections: list[HeatMap | BarList] = [_figure(result, title, caption, what)]
+    if result.effect.any():
+        sections.append(ranking_bars(result, f"Strongest {ranked}", _SHOWN, what=what))
+    provenance = {**result.provenance, "backend": result.backend, "precision": result.precision}
+    provenance |= {**options.drawn(arguments), "commit": revision()}
+    prompts = len(result.base)
+    # Files first: a pipe that is closed early must not cost the results.
+    if arguments.json:
+        figures = {**result.to_dict(), "provenance": provenance, "seconds": seconds}
+        write_text(arguments.json, json.dumps(figures, indent=1, allow_nan=False))
+    if arguments.out:
+        lead = f"{arguments.metric} of {model.name} on {prompts} prompts."
+        write_page(Page(page, lead, sections, provenance), arguments.out)
+    for section in sections:
+        (print_bars if isinstance(section, BarList) else print_heat_map)(section)
+    if not result.effect.any():
+        print(f"none of the {ranked} changes the metric: every effect is 0")
+    print(
+        f"{len(result.senders)} {ranked} x {prompts} prompts in {seconds:.2f} s, "
+        f"{result.backend}, {result.precision}; mean {arguments.metric} "
+        f"{float(result.base.double().mean()):.3f}"
+    )
+    for written in (arguments.json, arguments.out):
+        if written:
+            print(f"written: {written}")
+
+
+def _figure(result: Result, title: str, caption: str, what: str) -> HeatMap | BarList:
+    if len(result.shape) == 2:
+        return heads_heat_map(result, title, caption)
+    return ranking_bars(result, title, len(result.senders), ordered=False, what=what)
