@@ -66,6 +66,7 @@ class Rerun:
     ops: Ops
     tail: Tail
     layers: Mapping[int, LayerBase]
+    live: Mapping[int, Sequence[int]] | None = None  # heads that are not frozen at every cell
 
     def run(self, puts: Puts, starts: Sequence[Start]) -> Tensor:
         """Change of the final residual at END, [P, N, D]; starts ascend."""
@@ -154,14 +155,13 @@ class LayerRun:
         return self._put("attn_out", self._write(delta_z, chosen))
 
     def _heads(self) -> list[int]:
-        """Heads that can differ: all, or before any variant has begun those overwritten."""
-        everything = range(self.rerun.model.config.n_head)
-        if self.begun:
-            return list(everything)
+        """Heads that can differ: those overwritten and, once a variant has begun, all live ones."""
+        everything, live = range(self.rerun.model.config.n_head), self.rerun.live
         named = [put.heads for site in ("q", "k", "v", "z") for put in self.puts.get(site, ())]
-        if any(heads is None for heads in named):
+        if any(heads is None for heads in named) or (self.begun and live is None):
             return list(everything)
-        return sorted({head for heads in named for head in heads})
+        begun = live[self.layer] if self.begun and live is not None else ()
+        return sorted({head for heads in named for head in heads} | set(begun))
 
     def _mixed(self, delta: Tensor, heads: Tensor) -> Tensor:
         """Change of z by rows, [P, M or N, heads, K], before overwriting."""
@@ -191,7 +191,7 @@ class LayerRun:
     def _projections(self, delta: Tensor, heads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Changes of q [P, M or N, heads, K], k and v [P, M, heads, K] before overwriting."""
         run, config = self.rerun, self.rerun.model.config
-        (P, M, D), shape = delta.shape, (len(heads), config.d_head)
+        (P, M, _), shape = delta.shape, (len(heads), config.d_head)
         rows = len(run.tail.end_rows) if self.at_end else M
         dq = delta.new_zeros(P, rows, *shape)
         dk, dv = (delta.new_zeros(P, M, *shape) for _ in range(2))
@@ -204,15 +204,26 @@ class LayerRun:
             block.ln_1_gain,
             config.layer_norm_epsilon,
         )
-        names = ("q", "kv") if self.at_end else ("qkv",)
-        parts = []
-        for name in names:
-            of = self._ends(normed) if name == "q" else normed
-            product = run.packed.linear(self.layer, name).delta(of.reshape(-1, D))
-            parts += product.view(*of.shape[:2], -1).split(D, -1)
+        parts = self._of_all(normed) if len(heads) == config.n_head else self._of(normed, heads)
         for own, part in zip((dq, dk, dv), parts, strict=True):
             own[: self.begun] = part.unflatten(-1, shape)
         return dq, dk, dv
+
+    def _of_all(self, normed: Tensor) -> list[Tensor]:
+        """q, k and v of all heads, [P, M, D]; with at_end q is [P, N, D]."""
+        parts, D = [], normed.shape[-1]
+        for name in ("q", "kv") if self.at_end else ("qkv",):
+            rows = self._ends(normed) if name == "q" else normed
+            product = self.rerun.packed.linear(self.layer, name).delta(rows.reshape(-1, D))
+            parts += product.view(*rows.shape[:2], -1).split(D, -1)
+        return parts
+
+    def _of(self, normed: Tensor, heads: Tensor) -> list[Tensor]:
+        """The same of some heads, [P, M, heads·K], from their columns alone."""
+        block, config = self.rerun.model.weights.blocks[self.layer], self.rerun.model.config
+        columns = block.w_qkv.unflatten(1, (3, config.n_head, -1))[:, :, heads].flatten(1)
+        q, k, v = (normed @ columns).unflatten(-1, (3, -1)).unbind(2)
+        return [self._ends(q), k, v]
 
     def _write(self, delta_z: Tensor, heads: Tensor) -> Tensor:
         """δz of some heads [P, R, heads, K] times their rows of W_O."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ioi_fast.base import CleanRun, Grid, LayerState, tiles
+from ioi_fast.circuit import Circuit
 from ioi_fast.metrics import Metric
 from ioi_fast.model import GPT2
 from ioi_fast.new_run import padded
@@ -111,7 +112,10 @@ class _Ready:
         sources = Sources(fast.model.config, pairs, plan.source, means, new)
         walk = _Walk(fast, plan, orig, tail, sources, places, difference)
         final = walk.run(pairs.orig)
-        rerun = Rerun(fast.model, fast.packed, fast.ops, tail, walk.layers)
+        live = None
+        if plan.circuit is not None:
+            live = {layer: _live_heads(plan.circuit, layer) for layer in walk.layers}
+        rerun = Rerun(fast.model, fast.packed, fast.ops, tail, walk.layers, live)
         return cls(rerun, places, walk.values, walk.frozen, final)
 
     def puts(self, variants: Sequence[RerunVariant]) -> dict[Site, list[Put]]:
@@ -140,6 +144,10 @@ class _Ready:
                 own = mask[row] if change.head is None else mask[row, :, change.head]
                 own |= self.places.cells[change.position]
         return masks
+
+
+def _live_heads(circuit: Circuit, layer: int) -> list[int]:
+    return [head.head for head in circuit.roles if head.layer == layer]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
