@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ioi_fast.interventions import PathPatch, check_choice
+from ioi_fast.interventions import check_choice
 from ioi_fast.model import GPT2
 from ioi_fast.running import check_positive
 
@@ -66,8 +66,6 @@ def why_not_cpu(model: GPT2, intervention: object, precision: str) -> str | None
         return f"the weights are {str(model.dtype).removeprefix('torch.')}, not float32"
     if isinstance(intervention, str):
         return f"{intervention} has no fast path"
-    if isinstance(intervention, PathPatch) and intervention.knock_out.ablations:
-        return "knock-outs have no fast path"
     return None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,6 +52,25 @@ class Grid:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Replaced:
+    """Where a run has another value at z or mlp_out than it computes, by rows, and what it has."""
+
+    where: Tensor  # bool [R, H] at z, [R] at mlp_out
+    value: Tensor  # [R, H, K] or [R, D]
+
+    def onto(self, own: Tensor) -> Tensor:
+        """The site with these values in place."""
+        return torch.where(self.where[..., None], self.value, own)
+
+    def rows(self, rows: Tensor) -> Replaced:
+        """At some rows."""
+        return Replaced(self.where[rows], self.value[rows])
+
+
+Ablated = Mapping[str, Replaced]  # by site: "z", "mlp_out"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class LayerState:
     """What a layer of the original run leaves behind: rows R of the grid, or END alone."""
 
@@ -64,6 +83,7 @@ class LayerState:
     pre: Tensor  # [R or N, F] input of the activation
     mlp_out: Tensor  # [R or N, D]
     at_end: bool
+    computed: dict[str, Tensor]  # z and mlp_out as they were before they were replaced
 
     def mid_rows(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """resid_mid and pre of some rows of the run; of END alone it has one row a prompt."""
@@ -97,21 +117,25 @@ class CleanRun:
         layer: int,
         resid: Tensor,
         end_only: bool,
-        ablated: tuple[Tensor, Tensor] | None = None,
+        ablated: Ablated | None = None,
     ) -> LayerState:
-        """One layer on rows [R, D]; with end_only everything after k and v at END alone.
-
-        `ablated` is where z is overwritten, bool [R, H], and by what, [R, H, K].
-        """
+        """One layer on rows [R, D]; with end_only everything after k and v at END alone."""
         q, k, v = self._projections(layer, resid, end_only)
-        z = self._mixed(layer, q, k, v, end_only)
-        if ablated is not None:
-            where, value = (t[self.grid.end_rows] if end_only else t for t in ablated)
-            z = torch.where(where[..., None], value, z)
+        computed: dict[str, Tensor] = {}
+
+        def used(site: str, own: Tensor) -> Tensor:
+            if not ablated or site not in ablated:
+                return own
+            computed[site] = own
+            replaced = ablated[site]
+            return (replaced.rows(self.grid.end_rows) if end_only else replaced).onto(own)
+
+        z = used("z", self._mixed(layer, q, k, v, end_only))
         before = resid[self.grid.end_rows] if end_only else resid
         resid_mid = before + self.packed.linear(layer, "o")(z.flatten(-2))
         pre, mlp_out = self._mlp(layer, resid_mid)
-        return LayerState(resid, q, k, v, z, resid_mid, pre, mlp_out, end_only)
+        mlp_out = used("mlp_out", mlp_out)
+        return LayerState(resid, q, k, v, z, resid_mid, pre, mlp_out, end_only, computed)
 
     def _projections(
         self, layer: int, resid: Tensor, end_only: bool

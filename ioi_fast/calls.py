@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ioi_fast import ops, reference_backend, rerun_backend, wave_backend
-from ioi_fast.ablation_source import check_source
+from ioi_fast.ablation_source import check_matches_everywhere, check_source
 from ioi_fast.backends import Choice, check_request, choose, why_not_cpu
 from ioi_fast.interventions import (
     PathPatch,
@@ -90,6 +90,9 @@ def _checked_patch(model: GPT2, pairs: PromptPairs, metric: Metric, **asked: obj
     patch = parse_path_patch(pairs, model.config, **asked)
     if patch.knock_out.ablations:
         check_source(patch.knock_out.source, pairs, pairs, "knock_out_source")
+        everywhere = any(one.position.everywhere for one in patch.knock_out.ablations)
+        if patch.knock_out.source == "new" and everywhere:
+            check_matches_everywhere(pairs)
     return patch
 
 
@@ -106,7 +109,9 @@ def _run_path_patch(
         work = wave_backend.plan(model, pairs, patch, metric, max_memory)
         table = ops.cpu()
         with bar(work.steps, "path patch", progress) as advance:
-            outcome = wave_backend.path_patch(model, pairs, work, metric, table, advance)
+            outcome = wave_backend.path_patch(
+                model, pairs, work, patch.knock_out, metric, table, advance
+            )
         return outcome, table.backend
     exact = _reference(model, choice)
     with bar(len(patch.senders), "path patch", progress) as advance:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ioi_fast.base import CleanRun, Grid, LayerState
+from ioi_fast.base import Ablated, CleanRun, Grid, LayerState
+from ioi_fast.knock_outs import KnockOuts
 from ioi_fast.model import GPT2
-from ioi_fast.new_run import DifferenceRun
+from ioi_fast.new_run import Both, DifferenceRun
 from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
 from ioi_fast.prompts import PromptPairs
@@ -54,7 +55,9 @@ class CellSites:
     pre: list[Tensor] = field(default_factory=list)  # [C, F] input of the activation
     delta_z: list[Tensor] = field(default_factory=list)  # [C, H, K]
     delta_mlp: list[Tensor] = field(default_factory=list)  # [C, D]
-    tail: dict[int, LayerBase] = field(default_factory=dict)  # for the second phase
+    tail: dict[int, LayerBase] = field(default_factory=dict)  # for the rerun
+    frozen: dict[tuple[str, int], Tensor] = field(default_factory=dict)  # knocked out in the tail
+    frozen_mlp: dict[int, Tensor] = field(default_factory=dict)  # [C] knocked-out cells
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,20 +90,31 @@ def _like(mask: Tensor, values: Tensor) -> Tensor:
 
 
 def clean_runs(
-    model: GPT2, packed: Packed, ops: Ops, pairs: PromptPairs, wanted: Wanted | None
+    model: GPT2,
+    packed: Packed,
+    ops: Ops,
+    pairs: PromptPairs,
+    wanted: Wanted | None,
+    knock_outs: KnockOuts | None = None,
 ) -> tuple[CellSites, Tensor]:
     """Runs both prompts: what the waves read, and the final residual of orig at END, [N, D].
 
-    Without `wanted` only the original prompts run.
+    Without `wanted` only the original prompts run. Knock-outs are in force in both.
     """
     orig = CleanRun(model, packed, ops, Grid.of(torch.zeros_like(pairs.end), pairs.end))
     sites, resid, last = CellSites(), orig.embed(pairs.orig), model.config.n_layer - 1
-    keep = None if wanted is None else _Keeper.of(model, packed, ops, pairs, orig.grid, wanted)
+    keep = None
+    if wanted is not None:
+        keep = _Keeper.of(model, packed, ops, pairs, orig.grid, wanted, knock_outs)
     for layer in range(model.config.n_layer):
-        state = orig.layer(layer, resid, end_only=layer == last)
+        ablated = None
+        if knock_outs is not None:
+            knock_outs.step(layer)
+            ablated = knock_outs.on("orig", layer, orig.grid)
+        state = orig.layer(layer, resid, layer == last, ablated)
         resid = state.resid_mid + state.mlp_out
         if keep is not None:
-            keep.layer(layer, state, sites)
+            keep.layer(layer, state, sites, ablated)
         del state  # before the next layer's is made
     return sites, resid
 
@@ -113,10 +127,18 @@ class _Keeper:
     cells: Cells
     tail: Tail
     new: _Aligned | _Apart
+    knock_outs: KnockOuts | None
 
     @classmethod
     def of(
-        cls, model: GPT2, packed: Packed, ops: Ops, pairs: PromptPairs, orig: Grid, wanted: Wanted
+        cls,
+        model: GPT2,
+        packed: Packed,
+        ops: Ops,
+        pairs: PromptPairs,
+        orig: Grid,
+        wanted: Wanted,
+        knock_outs: KnockOuts | None,
     ) -> _Keeper:
         cells = Cells.of(orig, wanted)
         if wanted.aligned:
@@ -126,19 +148,28 @@ class _Keeper:
             grid = Grid.of(torch.zeros_like(wanted.new_at), wanted.new_at)
             clean = CleanRun(model, packed, ops, grid)
             new = _Apart(clean, cells, clean.embed(pairs.new))
-        return cls(wanted, cells, Tail.since(orig, wanted.first), new)
+        return cls(wanted, cells, Tail.since(orig, wanted.first), new, knock_outs)
 
-    def layer(self, layer: int, state: LayerState, sites: CellSites) -> None:
+    def layer(
+        self, layer: int, state: LayerState, sites: CellSites, ablated: Ablated | None
+    ) -> None:
         sites.resid_pre.append(state.resid_pre[self.cells.rows])
         sites.resid_mid.append(self.cells.pick(state.resid_mid, state.at_end))
         sites.pre.append(self.cells.pick(state.pre, state.at_end))
         until, half = self.wanted.until
         if layer <= until:
-            delta_z, delta_mlp = self.new.layer(layer, state, layer == until, not half)
+            both = None
+            if self.knock_outs is not None:
+                both = (ablated, self.knock_outs.on("new", layer, self.new.run.grid))
+            delta_z, delta_mlp = self.new.layer(layer, state, layer == until, not half, both)
             sites.delta_z.append(delta_z)
             sites.delta_mlp.append(delta_mlp)
         if self.wanted.from_layer is not None and layer >= self.wanted.from_layer:
             sites.tail[layer] = self.tail.keep(state)
+            for site, replaced in (ablated or {}).items():
+                sites.frozen[site, layer] = replaced.where[self.tail.in_orig]
+        if ablated and "mlp_out" in ablated:
+            sites.frozen_mlp[layer] = ablated["mlp_out"].where[self.cells.rows]
 
 
 @dataclass(slots=True, eq=False)
@@ -150,7 +181,7 @@ class _Aligned:
     delta: Tensor
 
     def layer(
-        self, layer: int, state: LayerState, last: bool, heads_only: bool
+        self, layer: int, state: LayerState, last: bool, heads_only: bool, ablated: Both | None
     ) -> tuple[Tensor, Tensor]:
         """δz [C, H, K] and δ of the MLP's output [C, D] at the cells."""
         each = len(self.cells.rows) == self.run.grid.N  # one cell a prompt: the last of its rows
@@ -161,7 +192,7 @@ class _Aligned:
             return zero, self.delta.new_zeros(C, config.n_embd)
         ends = state.at_end or (last and each)
         self.delta, delta_z, delta_mlp = self.run.layer(
-            layer, state, self.delta, ends, last and heads_only
+            layer, state, self.delta, ends, last and heads_only, ablated
         )
         if state.at_end:
             return self.cells.pick(delta_z, True), self.cells.pick(delta_mlp, True)
@@ -180,10 +211,10 @@ class _Apart:
     resid: Tensor
 
     def layer(
-        self, layer: int, state: LayerState, last: bool, heads_only: bool
+        self, layer: int, state: LayerState, last: bool, heads_only: bool, ablated: Both | None
     ) -> tuple[Tensor, Tensor]:
         """δz [C, H, K] and δ of the MLP's output [C, D] at the cells."""
-        new = self.run.layer(layer, self.resid, end_only=last)
+        new = self.run.layer(layer, self.resid, last, ablated and ablated[1])
         self.resid = new.resid_mid + new.mlp_out
         rows = self.run.grid.end_rows
         z, mlp_out = (v if new.at_end else v[rows] for v in (new.z, new.mlp_out))

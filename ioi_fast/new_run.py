@@ -10,13 +10,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ioi_fast.base import Grid, LayerState, joined, tiles
+from ioi_fast.base import Ablated, Grid, LayerState, joined, tiles
 from ioi_fast.blocks import ROWS_PER_TILE
 from ioi_fast.mlp import mlp_delta
 from ioi_fast.model import GPT2, split_heads
 from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
 from ioi_fast.prompts import PromptPairs
+
+Both = tuple[Ablated, Ablated]  # what is replaced in the original run and in the new one
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,18 +46,25 @@ class DifferenceRun:
         return wte[self.grid.gather(new)] - wte[self.grid.gather(orig)]
 
     def layer(
-        self, layer: int, state: LayerState, delta: Tensor, at_end: bool, heads_only: bool
+        self,
+        layer: int,
+        state: LayerState,
+        delta: Tensor,
+        at_end: bool,
+        heads_only: bool,
+        ablated: Both | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One layer: delta [R, D] -> (delta after it, of z and of the MLP's output).
 
         With at_end all three are for the last cell of each prompt alone; with heads_only the last
-        of them is zero and delta is of no use.
+        of them is zero and delta is of no use. `ablated` is what is replaced in both runs.
         """
         grid, block = self.grid, self.model.weights.blocks[layer]
         epsilon = self.model.config.layer_norm_epsilon
         resid_pre = state.resid_pre[self.in_orig]
         normed = self.ops.layernorm_delta(resid_pre, delta, block.ln_1_gain, epsilon)
         delta_z = self._attention(layer, state, normed, at_end)
+        delta_z = self._replaced("z", state, delta_z, ablated, at_end)
         before = delta[grid.end_rows] if at_end else delta
         if heads_only:
             return before, delta_z, torch.zeros_like(before)
@@ -63,7 +72,27 @@ class DifferenceRun:
         rows = self.in_orig[grid.end_rows] if at_end else self.in_orig
         resid_mid, pre = state.mid_rows(rows)
         delta_mlp = self.mlp(layer, resid_mid, pre, delta_mid)
+        delta_mlp = self._replaced("mlp_out", state, delta_mlp, ablated, at_end)
         return delta_mid + delta_mlp, delta_z, delta_mlp
+
+    def _replaced(
+        self, site: str, state: LayerState, delta: Tensor, ablated: Both | None, at_end: bool
+    ) -> Tensor:
+        """new − orig of a site that is replaced in the original run, the new one or both."""
+        if ablated is None or not (site in ablated[0] or site in ablated[1]):
+            return delta
+        new_rows = self.grid.end_rows if at_end else torch.arange(len(self.in_orig))
+        orig_rows = self.in_orig[new_rows]
+        of_state = torch.arange(len(new_rows)) if state.at_end else orig_rows
+        used = getattr(state, site)[of_state]
+        computed = state.computed.get(site, getattr(state, site))[of_state]
+        new, where = computed + delta, torch.zeros(used.shape[:-1], dtype=torch.bool)
+        if site in ablated[1]:
+            replaced = ablated[1][site].rows(new_rows)
+            new, where = replaced.onto(new), where | replaced.where
+        if site in ablated[0]:
+            where = where | ablated[0][site].where[orig_rows]
+        return torch.where(where[..., None], new - used, delta)
 
     def _attention(self, layer: int, state: LayerState, normed: Tensor, at_end: bool) -> Tensor:
         grid, config = self.grid, self.model.config

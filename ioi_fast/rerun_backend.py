@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ioi_fast.base import CleanRun, Grid, LayerState, tiles
+from ioi_fast.base import Ablated, CleanRun, Grid, LayerState, Replaced, tiles
 from ioi_fast.circuit import Circuit
 from ioi_fast.metrics import Metric
 from ioi_fast.model import GPT2
@@ -240,11 +240,11 @@ class _Walk:
                 self.layers[layer] = self._tail.keep(state)
                 self._keep_values(layer, state)
                 if ablated is not None:
-                    self.frozen[layer] = ablated[0][self._tail.in_orig]
+                    self.frozen[layer] = ablated["z"].where[self._tail.in_orig]
             resid = state.resid_mid + state.mlp_out
         return resid
 
-    def _ablated(self, layer: int) -> tuple[Tensor, Tensor] | None:
+    def _ablated(self, layer: int) -> Ablated | None:
         """Where a circuit ablates z, and what it becomes, by rows of the run."""
         circuit, pairs = self._plan.circuit, self._sources.pairs
         if circuit is None:
@@ -256,7 +256,7 @@ class _Walk:
             if head.layer == layer:
                 where_NTH[prompts, pairs.positions[role], head.head] = False
         value = self._sources.value("z", layer, EVERYWHERE, where_NTH.any(-1))
-        return grid.gather(where_NTH), grid.gather(value)
+        return {"z": Replaced(grid.gather(where_NTH), grid.gather(value))}
 
     def _keep_values(self, layer: int, state: LayerState) -> None:
         """Differences to the base of every site that some variant changes in this layer."""

@@ -90,8 +90,10 @@ class Sources:
         )
         self._state = self.new.layer(layer, resid, end_only=False)
 
-    def value(self, site: str, layer: int, position: Position, where_NT: Tensor) -> Tensor:
-        """What a site takes at a position, [N, T, H, K] or [N, T, D].
+    def value(
+        self, site: str, layer: int, position: Position, where_NT: Tensor, run: str = "orig"
+    ) -> Tensor:
+        """What a site takes at a position in the "orig" or "new" run, [N, T, H, K] or [N, T, D].
 
         `where` are the cells that will be read. Raises ValueError when a mean has no prompt there.
         """
@@ -99,12 +101,11 @@ class Sources:
         if self.kind == "zero":
             return self._by_head(site, torch.zeros(N, T, self.config.n_embd, dtype=torch.float32))
         if self.means is None:
-            return position.aligned(self._new_site(site, layer), T)
-        groups = (
-            self.pairs.forms if self.kind == "mean_by_form" else torch.zeros_like(self.pairs.end)
-        )
-        rows = self.means[site, layer].rows(groups, where_NT, self.pairs.end)
-        return self._by_head(site, rows)
+            value = self._new_site(site, layer)
+            return value if run == "new" else position.aligned(value, T)
+        end = self.pairs.end if run == "orig" else self.pairs.new_end
+        groups = self.pairs.forms if self.kind == "mean_by_form" else torch.zeros_like(end)
+        return self._by_head(site, self.means[site, layer].rows(groups, where_NT, end))
 
     def _new_site(self, site: str, layer: int) -> Tensor:
         value = site_of(self.new.packed, self._state, site, layer)

@@ -101,7 +101,11 @@ class Wave:
         """Adds the layer's MLP: recomputed where it is not itself a sender of the group."""
         if self.between == "mlps":
             active = sum(variant.start <= (layer, 0) for variant in self.variants)
+            frozen_C = self.sites.frozen_mlp.get(layer)
+            before = None if frozen_C is None else delta_PCD[:active, frozen_C]
             self._recompute(layer, delta_PCD[:active])
+            if frozen_C is not None:
+                delta_PCD[:active, frozen_C] = before
         for row, variant in enumerate(self.variants):
             if any(mlp.layer == layer for mlp in variant.sender.mlps):
                 delta_PCD[row] += self.sites.delta_mlp[layer]

@@ -10,7 +10,8 @@ from torch import Tensor
 from ioi_fast.base import Grid, tiles
 from ioi_fast.blocks import tile_variants
 from ioi_fast.clean_runs import Wanted, clean_runs
-from ioi_fast.interventions import PathPatch
+from ioi_fast.interventions import KnockOut, PathPatch
+from ioi_fast.knock_outs import KnockOuts, knock_out_means
 from ioi_fast.metrics import Metric
 from ioi_fast.model import GPT2
 from ioi_fast.ops import Ops
@@ -52,24 +53,38 @@ def _prompts(pairs: PromptPairs, patch: PathPatch) -> list[Prompt]:
     at = at.minimum(end)
     T = min(pairs.orig.shape[1], pairs.new.shape[1])
     changed = pairs.orig[:, :T] != pairs.new[:, :T]
-    first = torch.where(changed.any(1), changed.int().argmax(1), T).minimum(at)
+    first = torch.where(changed.any(1), changed.int().argmax(1), T)
+    for ablation in patch.knock_out.ablations:
+        # Where a knocked-out role stands elsewhere in new, the runs differ there already.
+        one = ablation.position
+        if not one.everywhere and not torch.equal(one.orig, one.new):
+            first = first.minimum(one.orig).minimum(one.new)
+    first = first.minimum(at)
     columns = (end, new_at, first, live, at)
     return [Prompt(*row) for row in zip(*(c.tolist() for c in columns), strict=True)]
 
 
 @torch.no_grad()
 def path_patch(
-    model: GPT2, pairs: PromptPairs, work: PathPlan, metric: Metric, ops: Ops, advance: Advance
+    model: GPT2,
+    pairs: PromptPairs,
+    work: PathPlan,
+    knock_out: KnockOut,
+    metric: Metric,
+    ops: Ops,
+    advance: Advance,
 ) -> Outcome:
     """Carries out a plan: base metric [N] and values [S, N] in the caller's order."""
     base = torch.empty(len(pairs), dtype=torch.float32)
     values = torch.zeros(work.senders, len(pairs), dtype=torch.float32)
     packed = Packed.of(model, ops)
+    means = knock_out_means(model, packed, ops, pairs, knock_out)
     for block in work.prompt_blocks:
         chosen = torch.tensor(block)
         members, prompts = pairs.select(chosen), [work.prompts[index] for index in block]
         wanted = _wanted(work, prompts) if work.variants and prompts[0].live else None
-        sites, final = clean_runs(model, packed, ops, members, wanted)
+        knocked = KnockOuts.of(model, packed, ops, members, chosen, knock_out, means)
+        sites, final = clean_runs(model, packed, ops, members, wanted, knocked)
         base[chosen], change = read_out(model, packed, ops, members, chosen, metric, final)
         if wanted is None:
             continue
@@ -106,7 +121,7 @@ def _final(
     patched = tail.token <= wanted.at[tail.prompt]
     parts = []
     for some in tiles(len(wave.variants), tile_variants(len(tail.in_orig))):
-        puts: dict[Site, list[Put]] = {}
+        puts = _knocked_out(wave)
         for receiver, value in received.items():
             puts.setdefault((receiver.site, receiver.node.layer), []).append(
                 _put(wave.model, receiver, value[some], patched)
@@ -115,6 +130,15 @@ def _final(
         parts.append(rerun.run(puts, starts))
     advance(wave.model.config.n_layer - min(variant.reaches for variant in wave.variants))
     return torch.cat(parts)
+
+
+def _knocked_out(wave: Wave) -> dict[Site, list[Put]]:
+    """What a knock-out holds where it is in the original run: no difference."""
+    puts: dict[Site, list[Put]] = {}
+    for site, frozen in wave.sites.frozen.items():
+        zero = torch.zeros(1, len(frozen), *[1] * frozen.dim(), dtype=torch.float32)
+        puts[site] = [Put(frozen[None], zero, ())]
+    return puts
 
 
 def _put(model: GPT2, receiver: Receiver, value_PCW: Tensor, patched_M: Tensor) -> Put:

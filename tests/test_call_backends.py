@@ -29,7 +29,6 @@ def refused(*parts: str):
 
 def test_a_named_backend_that_can_not_run_says_why(model, pairs) -> None:
     for arguments, reason in (
-        ({"knock_out": {"0.0": "END"}}, "knock-outs have no fast path"),
         ({"precision": "fp64"}, "precision 'fp64' belongs to the reference backend"),
         ({"precision": "bf16"}, "precision 'bf16' is not available"),
     ):
@@ -53,8 +52,8 @@ def test_a_named_backend_that_can_not_run_says_why(model, pairs) -> None:
 def test_the_reference_can_not_bound_its_memory(model, pairs) -> None:
     with refused("backend 'reference' can't bound its memory"):
         path_patch(model, pairs, backend="reference", max_memory=10**9)
-    with refused("can't bound its memory", "knock-outs have no fast path"):
-        path_patch(model, pairs, knock_out={"0.0": "END"}, max_memory=10**9)
+    with refused("can't bound its memory", "the weights are float64"):
+        path_patch(model.to(dtype=torch.float64), pairs, max_memory=10**9)
 
 
 def test_auto_takes_the_fast_path_silently(model, pairs) -> None:
@@ -69,7 +68,7 @@ def test_auto_takes_the_fast_path_silently(model, pairs) -> None:
 
 def test_auto_falls_back_and_says_so_once_where_it_was_called(model, pairs) -> None:
     for call, reason in (
-        (lambda: path_patch(model, pairs, ["0.0"], knock_out={"0.1": "END"}), "knock-outs"),
+        (lambda: path_patch(model.to(dtype=torch.float64), pairs, ["0.0"]), "weights are float64"),
         (lambda: attention(model, pairs, ["0.0"]), "attention has no fast path"),
     ):
         with pytest.warns(UserWarning, match=f"runs the reference backend.*{reason}") as caught:

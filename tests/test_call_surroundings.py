@@ -129,7 +129,6 @@ def test_explain_refuses_what_has_no_plan(model, pairs) -> None:
     with pytest.raises(ValueError, match=r"call must be ioi_fast\.path_patch"):
         explain(ablate, model, pairs, variants=[{}])
     for arguments, reason in (
-        ({"knock_out": {"0.0": "END"}}, "knock-outs have no fast path"),
         ({"precision": "fp64"}, "'fp64' belongs to the reference"),
         ({"backend": "reference"}, "backend is 'reference'"),
     ):
