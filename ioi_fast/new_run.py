@@ -70,8 +70,7 @@ class DifferenceRun:
             return before, delta_z, torch.zeros_like(before)
         delta_mid = before + self.packed.linear(layer, "o").delta(delta_z.flatten(-2))
         rows = self.in_orig[grid.end_rows] if at_end else self.in_orig
-        resid_mid, pre = state.mid_rows(rows)
-        delta_mlp = self.mlp(layer, resid_mid, pre, delta_mid)
+        delta_mlp = self.mlp(layer, state, rows, delta_mid)
         delta_mlp = self._replaced("mlp_out", state, delta_mlp, ablated, at_end)
         return delta_mid + delta_mlp, delta_z, delta_mlp
 
@@ -110,12 +109,14 @@ class DifferenceRun:
         q, at = state.query(grid.end), grid.end[:, None]
         return self.ops.attention_delta(q, state.k, state.v, dq, dk, dv, scale, at).squeeze(1)
 
-    def mlp(self, layer: int, resid_mid: Tensor, pre: Tensor, delta: Tensor) -> Tensor:
-        """Change of the MLP's output, rows [R, D] -> [R, D]."""
-        model, packed, ops = self.model, self.packed, self.ops
+    def mlp(self, layer: int, state: LayerState, rows: Tensor, delta: Tensor) -> Tensor:
+        """Change of the MLP's output for rows [R] of the original run, delta [R, D] -> [R, D]."""
+        mlp = (self.model, self.packed, self.ops, layer, state.resid_mid, state.pre)
+        if state.at_end:
+            assert len(rows) == len(state.resid_mid)
+            return mlp_delta(*mlp, delta)
         parts = [
-            mlp_delta(model, packed, ops, layer, resid_mid[rows], pre[rows], delta[rows])
-            for rows in tiles(len(delta), ROWS_PER_TILE)
+            mlp_delta(*mlp, delta[tile], rows[tile]) for tile in tiles(len(delta), ROWS_PER_TILE)
         ]
         return joined(parts)
 
