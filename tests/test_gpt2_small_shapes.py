@@ -1,0 +1,59 @@
+"""Every kind of call once on GPT-2 small's shapes, against the reference in float64."""
+
+from __future__ import annotations
+
+import pytest
+from compare import assert_sweep
+from small_models import ragged_pairs
+
+from ioi_fast import GPT2, Circuit, GPT2Config, PromptPairs, ablate, activation_patch, path_patch
+
+pytestmark = pytest.mark.slow
+CIRCUIT = Circuit({"0.1": "S2", "3.0": "S2", "8.6": "END", "9.9": "END", "10.7": "END"})
+KNOCKED = {"9.9": "END", "mlp3": "all", "5.5": "S2"}
+CALLS = {
+    "to the logits": (path_patch, {"senders": ["0.3", "9.6", "mlp4", ["8.6", "8.10"]]}),
+    "to queries": (
+        path_patch,
+        {"senders": ["7.3", "2.2"], "receivers": ["9.9.q", "10.0.q", "11.2.q"]},
+    ),
+    "to values": (
+        path_patch,
+        {"senders": ["5.5", "mlp2"], "receivers": ["7.9.v", "8.6.v"], "position": "S2"},
+    ),
+    "to keys everywhere": (
+        path_patch,
+        {"senders": ["1.4"], "receivers": ["5.5.k", "mlp6"], "position": None},
+    ),
+    "knocked out": (
+        path_patch,
+        {"senders": ["8.6", "mlp1"], "receivers": ["10.7.q"], "knock_out": KNOCKED},
+    ),
+    "ablated": (ablate, {"variants": [{"9.9": "END"}, {"0.1": "all", "mlp5": "S2"}]}),
+    "in a circuit": (
+        ablate,
+        {"variants": [{"9.9": "all"}, {"0.1": "S2", "8.6": "END"}], "base": CIRCUIT},
+    ),
+    "z": (activation_patch, {"site": "z", "position": "S2", "heads": ["5.5", ["3.0", "9.9"]]}),
+    "streams": (activation_patch, {"site": "resid_mid", "position": "END"}),
+}
+
+
+@pytest.fixture(scope="module")
+def model() -> GPT2:
+    return GPT2.random(GPT2Config(), seed=0)
+
+
+@pytest.fixture(scope="module")
+def pairs() -> PromptPairs:
+    return ragged_pairs(N=3, T=11)
+
+
+@pytest.mark.parametrize("name", list(CALLS))
+def test_fast_is_slow(name: str, model: GPT2, pairs: PromptPairs) -> None:
+    call, asked = CALLS[name]
+    truth = call(model, pairs, **asked, backend="reference", precision="fp64")
+    fast = call(model, pairs, **asked, backend="cpu")
+    assert fast.backend.startswith("cpu/") and truth.values.any()
+    assert_sweep(fast.values, truth.values, 1e-4)
+    assert (fast.base - truth.base).abs().max() <= 1e-4 * truth.base.abs().max().clamp(min=1)
