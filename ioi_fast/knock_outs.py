@@ -24,14 +24,22 @@ def site_of_node(ablation: Ablation) -> tuple[str, int]:
 
 
 def knock_out_means(
-    model: GPT2, packed: Packed, ops: Ops, pairs: PromptPairs, knock_out: KnockOut
+    model: GPT2,
+    packed: Packed,
+    ops: Ops,
+    pairs: PromptPairs,
+    knock_out: KnockOut,
+    together: int,
 ) -> Means | None:
-    """Means over the clean new runs of all prompts, for the outputs that are replaced by them."""
+    """Means over the clean new runs of all prompts, for the outputs that are replaced by them.
+
+    `together` is how many prompts run at once.
+    """
     if knock_out.source not in ("mean", "mean_by_form") or not knock_out.ablations:
         return None
     sites = {site_of_node(ablation) for ablation in knock_out.ablations}
     by_form = knock_out.source == "mean_by_form"
-    return mean_tables(model, packed, ops, pairs, by_form, sites)
+    return mean_tables(model, packed, ops, pairs, by_form, sites, together)
 
 
 @dataclass(slots=True, eq=False)

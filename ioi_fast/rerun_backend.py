@@ -57,7 +57,9 @@ def run(
     means = None
     if plan.source in ("mean", "mean_by_form") and plan.sites:
         by_form = plan.source == "mean_by_form"
-        means = mean_tables(model, fast.packed, ops, mean_pairs, by_form, plan.sites)
+        means = mean_tables(
+            model, fast.packed, ops, mean_pairs, by_form, plan.sites, plan.prompts_together
+        )
     for block in plan.prompt_blocks:
         chosen = torch.tensor(block)
         members = pairs.select(chosen)

@@ -92,6 +92,11 @@ class RerunPlan:
         return set(self.changes) | {("z", layer) for layer in circuit}
 
     @property
+    def prompts_together(self) -> int:
+        """The most prompts of a block."""
+        return max(len(block) for block in self.prompt_blocks)
+
+    @property
     def steps(self) -> int:
         """The unit of progress: variants, once for each block of prompts."""
         return len(self.variants) * len(self.prompt_blocks)

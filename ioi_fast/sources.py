@@ -14,7 +14,6 @@ from torch import Tensor
 
 from ioi_fast.ablation_source import MeanTable
 from ioi_fast.base import CleanRun, Grid, LayerState, tiles
-from ioi_fast.blocks import TOKENS_PER_BLOCK
 from ioi_fast.config import GPT2Config
 from ioi_fast.model import GPT2
 from ioi_fast.ops import Ops
@@ -40,13 +39,17 @@ def mean_tables(
     pairs: PromptPairs,
     by_form: bool,
     sites: set[tuple[str, int]],
+    together: int,
 ) -> Means:
-    """Means of z and mlp_out over clean new runs, for the sites that are asked."""
+    """Means of z and mlp_out over clean new runs, for the sites that are asked.
+
+    `together` is how many prompts run at once.
+    """
     groups = pairs.forms if by_form else torch.zeros(len(pairs), dtype=torch.int64)
     ids, last = groups.unique(), max(layer for _, layer in sites)
     T = int(pairs.new_end.max()) + 1
     parts: dict[tuple[str, int], list[MeanTable]] = {site: [] for site in sites}
-    for some in tiles(len(pairs), max(1, TOKENS_PER_BLOCK // T)):
+    for some in tiles(len(pairs), together):
         chosen = torch.arange(len(pairs))[some]
         members = pairs.select(chosen)
         run = clean_run_of_new(model, packed, ops, members, T)

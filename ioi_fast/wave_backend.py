@@ -78,7 +78,8 @@ def path_patch(
     base = torch.empty(len(pairs), dtype=torch.float32)
     values = torch.zeros(work.senders, len(pairs), dtype=torch.float32)
     packed = Packed.of(model, ops)
-    means = knock_out_means(model, packed, ops, pairs, knock_out)
+    together = max(len(block) for block in work.prompt_blocks)
+    means = knock_out_means(model, packed, ops, pairs, knock_out, together)
     for block in work.prompt_blocks:
         chosen = torch.tensor(block)
         members, prompts = pairs.select(chosen), [work.prompts[index] for index in block]
