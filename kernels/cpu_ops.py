@@ -12,7 +12,7 @@ from ioi_fast.kernels import torch_ops
 from ioi_fast.kernels.packed_linear import PackedLinear
 from ioi_fast.kernels.panel_linear import PanelLinear, panels_supported
 from ioi_fast.kernels.reference import Linear
-from ioi_fast.kernels.torch_ops import attention_delta, head_write, rows_product
+from ioi_fast.kernels.torch_ops import attention_delta, head_write
 
 __all__ = [
     "attention_delta",
@@ -83,11 +83,8 @@ def mlp_delta(
         return torch.ops.ioi_fast.mlp_delta(
             resid_mid_RD, pre_RF, delta_RD, gain_D, w_in.panels, w_out.panels, epsilon, index_R
         )
-    if index_R is not None:
-        resid_mid_RD, pre_RF = resid_mid_RD[index_R], pre_RF[index_R]
-    normed_RD = layernorm_delta(resid_mid_RD, delta_RD, gain_D, epsilon)
-    hidden = gelu_delta(pre_RF, rows_product(normed_RD, w_in), activation)
-    return rows_product(hidden, w_out)
+    given = (resid_mid_RD, pre_RF, delta_RD, gain_D, epsilon, w_in, w_out, activation, index_R)
+    return torch_ops.mlp_delta(*given, layernorm_delta, gelu_delta)
 
 
 def readout_delta(

@@ -8,15 +8,27 @@ variants in front: base [N, ...], delta [P, N, ...] or [N, ...].
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ioi_fast.kernels.packed_linear import PackedLinear
-from ioi_fast.kernels.reference import ACTIVATIONS, Linear, later_keys, normalised
+from ioi_fast.kernels.reference import Linear, later_keys, mlp, normalised
 
-# What packs a weight for products.
+# What is the same as in the definition stands here under its name too: the table of a backend asks
+# for every operation. `linear` packs a weight for products.
+__all__ = [
+    "attention_delta",
+    "gelu_delta",
+    "head_write",
+    "layernorm_delta",
+    "linear",
+    "mlp",
+    "mlp_delta",
+    "readout_delta",
+]
+
 linear = PackedLinear
 
 # gelu_new(x) = x·σ(a) with a = 2√(2/π)·(x + 0.044715·x³).
@@ -163,20 +175,6 @@ def head_write(delta_z_RHK: Tensor, w_o_HKD: Tensor) -> Tensor:
     return torch.bmm(delta_z_RHK.transpose(0, 1), w_o_HKD).transpose(0, 1)
 
 
-def mlp(
-    resid_mid_RD: Tensor,
-    gain_D: Tensor,
-    bias_D: Tensor,
-    epsilon: float,
-    w_in: Linear,
-    w_out: Linear,
-    activation: str,
-) -> tuple[Tensor, Tensor]:
-    """An MLP as it stands: the input of its activation [R, F] and its output [R, D]."""
-    pre_RF = w_in(F.layer_norm(resid_mid_RD, gain_D.shape, gain_D, bias_D, epsilon))
-    return pre_RF, w_out(ACTIVATIONS[activation](pre_RF))
-
-
 def mlp_delta(
     resid_mid_RD: Tensor,
     pre_RF: Tensor,
@@ -187,15 +185,18 @@ def mlp_delta(
     w_out: Linear,
     activation: str,
     index_R: Tensor | None = None,
+    layernorm: Callable[..., Tensor] = layernorm_delta,
+    gelu: Callable[..., Tensor] = gelu_delta,
 ) -> Tensor:
     """Change of an MLP's output: resid_mid [N, D], pre [N, F], delta [..., N, D] -> [..., N, D].
 
-    With `index` [R] row r of delta [R, D] belongs to base row index[r].
+    With `index` [R] row r of delta [R, D] belongs to base row index[r]. A device with forms of its
+    own for the steps between the products passes them.
     """
     if index_R is not None:
         resid_mid_RD, pre_RF = resid_mid_RD[index_R], pre_RF[index_R]
-    normed_RD = layernorm_delta(resid_mid_RD, delta_RD, gain_D, epsilon)
-    hidden = gelu_delta(pre_RF, rows_product(normed_RD, w_in), activation)
+    normed_RD = layernorm(resid_mid_RD, delta_RD, gain_D, epsilon)
+    hidden = gelu(pre_RF, rows_product(normed_RD, w_in), activation)
     return rows_product(hidden, w_out)
 
 
