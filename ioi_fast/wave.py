@@ -89,13 +89,11 @@ class Wave:
         ]
         if not writes:
             return
-        rows, senders = (torch.tensor(column) for column in zip(*writes, strict=True))
-        heads, which = senders.unique(return_inverse=True)
+        rows, heads = (torch.tensor(column) for column in zip(*writes, strict=True))
         config = self.model.config
         w_o = self.model.weights.blocks[layer].w_o
         w_o_HKD = w_o.view(config.n_head, config.d_head, config.n_embd)
-        written_CHD = self.ops.head_write(self.sites.delta_z[layer][:, heads], w_o_HKD[heads])
-        delta_PCD.index_add_(0, rows, written_CHD.transpose(0, 1)[which])
+        self.ops.head_write(delta_PCD, rows, self.sites.delta_z[layer], heads, w_o_HKD)
 
     def _write_mlps(self, layer: int, delta_PCD: Tensor) -> None:
         """Adds the layer's MLP: recomputed where it is not itself a sender of the group."""

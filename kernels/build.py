@@ -26,8 +26,8 @@ import torch
 
 CACHE_VARIABLE = "IOI_FAST_CACHE"
 NAME = "ioi_fast_cpu"
-SOURCES = ("difference_ops.cpp", "panel_ops.cpp")
-HEADERS = ("difference_rows.h", "panels.h", "vector_math.h")
+SOURCES = ("attention_ops.cpp", "difference_ops.cpp", "panel_ops.cpp", "write_ops.cpp")
+HEADERS = ("attention_lanes.h", "difference_rows.h", "panels.h", "vector_math.h")
 
 _LOG = logging.getLogger("ioi_fast")
 

@@ -1,4 +1,4 @@
-"""The operations in difference form for CPUs: C++ kernels where they pay, torch where they do not.
+"""The operations in difference form for CPUs, as C++ kernels.
 
 Raises BuildError from `load_kernels` where the kernels can't be built; `torch_ops` needs nothing.
 """
@@ -12,7 +12,6 @@ from ioi_fast.kernels import torch_ops
 from ioi_fast.kernels.packed_linear import PackedLinear
 from ioi_fast.kernels.panel_linear import PanelLinear, panels_supported
 from ioi_fast.kernels.reference import Linear
-from ioi_fast.kernels.torch_ops import attention_delta, head_write
 
 __all__ = [
     "attention_delta",
@@ -87,8 +86,43 @@ def mlp_delta(
     return torch_ops.mlp_delta(*given, layernorm_delta, gelu_delta)
 
 
+def attention_delta(
+    q_NTHK: Tensor,
+    k_NSHK: Tensor,
+    v_NSHK: Tensor,
+    delta_q: Tensor,
+    delta_k: Tensor,
+    delta_v: Tensor,
+    scale: float,
+    at_NT: Tensor | None = None,
+    changed_NC: Tensor | None = None,
+    table: Tensor | None = None,
+    sources: Tensor | None = None,
+) -> Tensor:
+    """Change of z when q, k and v change; shapes as in the reference, one axis of variants or none.
+
+    One kernel: a prompt's keys and values serve all its variants, and a head that the table
+    freezes or takes from a source is not read.
+    """
+    deltas = [t.reshape(-1, *t.shape[-4:]) for t in (delta_q, delta_k, delta_v)]
+    if table is not None:
+        table = table.reshape(-1, *table.shape[-3:])
+    base = (q_NTHK, k_NSHK, v_NSHK)
+    out = torch.ops.ioi_fast.attention_delta(
+        *base, *deltas, scale, at_NT, changed_NC, table, sources
+    )
+    return out.view(delta_q.shape)
+
+
+def head_write(
+    delta_PCD: Tensor, rows: Tensor, delta_z_CHK: Tensor, heads: Tensor, w_o_HKD: Tensor
+) -> Tensor:
+    """Adds to variant rows[i] what the change of z of head heads[i] writes, in place."""
+    return torch.ops.ioi_fast.head_write_(delta_PCD, rows, delta_z_CHK, heads, w_o_HKD)
+
+
 def readout_delta(
     x_RD: Tensor, delta_RD: Tensor, gain_D: Tensor, epsilon: float, direction_RD: Tensor
 ) -> Tensor:
     """Change of ⟨final LayerNorm, direction⟩ when the final residual changes by delta, [..., N]."""
-    return (layernorm_delta(x_RD, delta_RD, gain_D, epsilon) * direction_RD).sum(-1)
+    return torch.ops.ioi_fast.readout_delta(x_RD, delta_RD, gain_D, epsilon, direction_RD)

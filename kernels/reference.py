@@ -22,6 +22,9 @@ class Linear(Protocol):
         """δ @ weight, [R, in] -> [R, out]."""
 
 
+# What a table of attention_delta says besides the index of a source.
+LIVE, FROZEN = -1, -2
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
     "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
@@ -91,24 +94,42 @@ def attention_delta(
     scale: float,
     at_NT: Tensor | None = None,
     changed_NC: Tensor | None = None,
+    table: Tensor | None = None,
+    sources: Tensor | None = None,
 ) -> Tensor:
     """Change of z, [..., N, T, H, K], when q, k and v change.
 
     Base q [N, T, H, K], k and v [N, S, H, K] are shared; delta_q [..., N, T, H, K], delta_k and
     delta_v [..., N, C, H, K] at positions `changed` (None: C = S, every position). Queries stand
-    at `at` (None: 0..T−1).
+    at `at` (None: 0..T−1). The table, int8 [... or 1, N, T, H], says of each row and head whether
+    it is computed (LIVE), does not change (FROZEN), or takes the change that a source holds, by its
+    index into sources [X, N, T, H, K].
     """
     if changed_NC is not None:
         S = k_NSHK.shape[1]
         delta_k, delta_v = spread(delta_k, changed_NC, S), spread(delta_v, changed_NC, S)
     new = attention_pattern(q_NTHK + delta_q, k_NSHK + delta_k, scale, at_NT)
     base = attention_pattern(q_NTHK, k_NSHK, scale, at_NT)
-    return attention_mix(new, v_NSHK + delta_v) - attention_mix(base, v_NSHK)
+    delta_z = attention_mix(new, v_NSHK + delta_v) - attention_mix(base, v_NSHK)
+    return by_table(delta_z, table, sources)
 
 
-def head_write(delta_z_RHK: Tensor, w_o_HKD: Tensor) -> Tensor:
-    """What each head's change of z adds to the residual stream, [R, H, K] -> [R, H, D]."""
-    return torch.einsum("rhk,hkd->rhd", delta_z_RHK, w_o_HKD)
+def by_table(delta_z: Tensor, table: Tensor | None, sources: Tensor | None) -> Tensor:
+    """Changes of z [..., N, T, H, K] as the table of attention_delta has them."""
+    if table is None:
+        return delta_z
+    delta_z = torch.where((table == LIVE)[..., None], delta_z, 0)
+    for index, source in enumerate(() if sources is None else sources):
+        delta_z = torch.where((table == index)[..., None], source, delta_z)
+    return delta_z
+
+
+def head_write(
+    delta_PCD: Tensor, rows: Tensor, delta_z_CHK: Tensor, heads: Tensor, w_o_HKD: Tensor
+) -> Tensor:
+    """Adds to variant rows[i] what the change of z of head heads[i] writes, in place."""
+    written_HCD = torch.einsum("chk,hkd->hcd", delta_z_CHK, w_o_HKD)
+    return delta_PCD.index_add_(0, rows, written_HCD[heads])
 
 
 def mlp(

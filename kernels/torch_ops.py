@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ioi_fast.kernels.packed_linear import PackedLinear
-from ioi_fast.kernels.reference import Linear, later_keys, mlp, normalised
+from ioi_fast.kernels.reference import Linear, by_table, later_keys, mlp, normalised
 
 # What is the same as in the definition stands here under its name too: the table of a backend asks
 # for every operation. `linear` packs a weight for products.
@@ -125,6 +125,8 @@ def attention_delta(
     scale: float,
     at_NT: Tensor | None = None,
     changed_NC: Tensor | None = None,
+    table: Tensor | None = None,
+    sources: Tensor | None = None,
 ) -> Tensor:
     """Change of z when q, k and v change; shapes as in the reference.
 
@@ -160,7 +162,7 @@ def attention_delta(
     if changed_NC is not None:
         weights = weights.gather(-1, columns).mul_(used[:, None, None, :])
     delta_z = shared_product(change, v).add_(weights @ dv)
-    return delta_z.transpose(2, 3).reshape(shape)
+    return by_table(delta_z.transpose(2, 3).reshape(shape), table, sources)
 
 
 def shared_product(rows: Tensor, base: Tensor) -> Tensor:
@@ -170,9 +172,16 @@ def shared_product(rows: Tensor, base: Tensor) -> Tensor:
     return together.view(N, H, P, T, -1).permute(2, 0, 1, 3, 4).contiguous()
 
 
-def head_write(delta_z_RHK: Tensor, w_o_HKD: Tensor) -> Tensor:
-    """What each head's change of z adds to the residual stream, [R, H, K] -> [R, H, D]."""
-    return torch.bmm(delta_z_RHK.transpose(0, 1), w_o_HKD).transpose(0, 1)
+def head_write(
+    delta_PCD: Tensor, rows: Tensor, delta_z_CHK: Tensor, heads: Tensor, w_o_HKD: Tensor
+) -> Tensor:
+    """Adds to variant rows[i] what the change of z of head heads[i] writes, in place.
+
+    Each head is multiplied once, however many variants hold it.
+    """
+    used, which = heads.unique(return_inverse=True)
+    written_HCD = torch.bmm(delta_z_CHK[:, used].transpose(0, 1), w_o_HKD[used])
+    return delta_PCD.index_add_(0, rows, written_HCD[which])
 
 
 def mlp_delta(

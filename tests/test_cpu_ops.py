@@ -132,15 +132,107 @@ def test_attention_delta_from_a_weight_that_underflows(form: ModuleType) -> None
     check(form, "attention_delta", q, k, v, zero, delta_k, zero, 1.0)
 
 
-def test_head_write(form: ModuleType) -> None:
-    check(form, "head_write", normal(7, 3, 5, seed=12), normal(3, 5, 11, seed=13))
+@pytest.mark.parametrize(("C", "D"), [(1, 5), (7, 11), (16, 64), (5, 200)])
+def test_head_write(C: int, D: int, form: ModuleType) -> None:
+    """Variants that hold one head, several or none, and a head that several variants hold."""
+    rows, heads = torch.tensor([0, 3, 1, 3, 3]), torch.tensor([2, 0, 0, 2, 1])
+    delta = normal(5, C, D, seed=11)
+    inputs = (rows, normal(C, 3, 5, seed=12), heads, normal(3, 5, D, seed=13))
+    exact = [x.double() if is_float(x) else x for x in inputs]
+    truth = reference.head_write(delta.double(), *exact)
+    out = form.head_write(delta.clone(), *inputs)
+    assert_close(out, truth, TOLERANCE, what="head_write")
+    assert torch.equal(out[[2, 4]], delta[[2, 4]])
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", [3.0, 1e-2])
+@pytest.mark.parametrize("K", [1, 8, 16, 24])
+@pytest.mark.parametrize("T", [1, 15, 17, 33, 70])
+def test_attention_delta_by_a_table(T: int, K: int, size: float, form: ModuleType) -> None:
+    """Rows and heads that are computed, frozen, or taken from one of two sources."""
+    P, N, H = 4, 2, 3
+    base = [normal(N, T, H, K, seed=seed, size=2) for seed in (1, 2, 3)]
+    delta = [normal(P, N, T, H, K, seed=seed, size=size) for seed in (4, 5, 6)]
+    codes = torch.randint(-2, 2, (P, N, T, H), generator=torch.Generator().manual_seed(0))
+    codes[0], codes[1] = reference.LIVE, reference.FROZEN
+    codes[2, :, :, 1] = 1
+    sources = normal(2, N, T, H, K, seed=7)
+    where = (K**-0.5, None, None)
+    check(form, "attention_delta", *base, *delta, *where, codes.char(), sources, tolerance=5e-6)
+    shared = codes[3:].char()
+    check(form, "attention_delta", *base, *delta, *where, shared, sources, tolerance=5e-6)
+    one = [change[0] for change in delta]
+    check(form, "attention_delta", *base, *one, *where, shared[0], sources, tolerance=5e-6)
+
+
+def test_what_a_table_freezes_is_not_read(form: ModuleType) -> None:
+    """NaN in what belongs to frozen heads reaches nothing."""
+    P, N, T, H, K = 2, 1, 5, 3, 8
+    base = [normal(N, T, H, K, seed=seed) for seed in (1, 2, 3)]
+    delta = [normal(P, N, T, H, K, seed=seed) for seed in (4, 5, 6)]
+    table = torch.full((P, N, T, H), reference.LIVE).char()
+    table[:, :, :, 1] = reference.FROZEN
+    expected = form.attention_delta(*base, *delta, 0.3, None, None, table)
+    if form is cpu_ops:
+        for tensor in (*base, *delta):
+            tensor[..., 1, :] = torch.nan
+    assert torch.equal(form.attention_delta(*base, *delta, 0.3, None, None, table), expected)
+    assert not expected[:, :, :, 1].any() and expected[:, :, :, [0, 2]].ne(0).all()
+
+
+def test_a_table_that_does_not_fit_is_refused() -> None:
+    load_kernels()
+    rows = torch.zeros(1, 2, 1, 4)
+    given = (rows, rows, rows, rows, rows, rows, 1.0)
+    for wrong, what in [
+        (torch.zeros(1, 2, 1), "table must be int8"),
+        (torch.zeros(1, 2, 1).char(), "table must be from -2 to -1"),
+        (torch.full((1, 2, 1), -3).char(), "table must be from -2 to -1"),
+        (torch.full((1, 3, 1), -1).char(), "expanded size"),
+    ]:
+        with pytest.raises(RuntimeError, match=what):
+            cpu_ops.attention_delta(*given, None, None, wrong)
+    with pytest.raises(RuntimeError, match="at must be from 0 to 1"):
+        cpu_ops.attention_delta(*given, torch.tensor([[0, 2]]))
+    with pytest.raises(RuntimeError, match="changed must be from -1 to 1"):
+        cpu_ops.attention_delta(*given, None, torch.tensor([[0, 2]]))
+    with pytest.raises(RuntimeError, match="delta_k and delta_v must be float32"):
+        cpu_ops.attention_delta(*given[:5], rows[:, :1], 1.0)
+
+
+@pytest.mark.parametrize("op", ["rows", "heads"])
+def test_places_of_a_head_write_are_checked(op: str) -> None:
+    load_kernels()
+    places = {"rows": torch.tensor([0]), "heads": torch.tensor([0])}
+    places[op] = torch.tensor([2])
+    weights = (torch.zeros(3, 2, 4), places["heads"], torch.zeros(2, 4, 5))
+    with pytest.raises(RuntimeError, match=f"{op} must be from 0 to 1"):
+        cpu_ops.head_write(torch.zeros(2, 3, 5), places["rows"], *weights)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_do_not_change_a_bit_of_attention(threads: int) -> None:
+    load_kernels()
+    base = [normal(3, 70, 2, 16, seed=seed) for seed in (1, 2, 3)]
+    delta = [normal(40, 3, 70, 2, 16, seed=seed) for seed in (4, 5, 6)]
+    expected = cpu_ops.attention_delta(*base, *delta, 0.25)
+    with threads_set(threads):
+        assert torch.equal(cpu_ops.attention_delta(*base, *delta, 0.25), expected)
+
+
+@pytest.mark.parametrize("size", LARGE + SIZES)
 def test_readout_delta(size: float, form: ModuleType) -> None:
     x, gain, direction = normal(5, 13, seed=14), normal(13, seed=15), normal(5, 13, seed=16)
     delta = normal(3, 5, 13, seed=17, size=size)
     check(form, "readout_delta", x, delta, gain, 1e-5, direction, tolerance=5e-6)
+
+
+@pytest.mark.parametrize("left", [0.5, 1e-1, 1e-2, 1e-4, 0.0])
+def test_readout_delta_that_cancels_its_base(left: float, form: ModuleType) -> None:
+    base = (normal(5, 96, seed=2, size=8) * 64).round() / 64
+    rest = (normal(3, 5, 96, seed=1) * left * 8 * 4096).round() / 4096
+    gain, direction = normal(96, seed=3), normal(5, 96, seed=4)
+    check(form, "readout_delta", base, rest - base, gain, 1e-5, direction, tolerance=5e-6)
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -1,11 +1,14 @@
-// The difference forms of LayerNorm and GELU for CPUs: one pass over memory each.
+// The difference forms of LayerNorm, GELU and the read-out for CPUs: one pass over memory each.
 //
 // Base rows [N, ...] are shared by all variants of delta [P, N, ...].
 
 #include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <torch/library.h>
+
+#include <vector>
 
 #include "difference_rows.h"
 
@@ -76,15 +79,50 @@ at::Tensor layernorm_delta(const at::Tensor& x, const at::Tensor& delta, const a
   return out;
 }
 
+// One number a row: what the normalised residual is along the row's own direction.
+at::Tensor readout_delta(const at::Tensor& x, const at::Tensor& delta, const at::Tensor& gain,
+                         double epsilon, const at::Tensor& direction) {
+  check(x, delta);
+  const at::Tensor base = x.contiguous(), change = delta.contiguous(), gains = gain.contiguous();
+  const int64_t N = base.size(0), D = base.size(1);
+  TORCH_CHECK(gains.scalar_type() == at::kFloat && gains.numel() == D, "gain must be float32 [", D,
+              "], got ", gains.sizes());
+  TORCH_CHECK(direction.scalar_type() == at::kFloat && direction.sizes() == base.sizes(),
+              "direction must be float32 ", base.sizes(), ", got ", direction.sizes());
+  const at::Tensor directions = direction.contiguous();
+  at::Tensor out = at::empty(change.sizes().slice(0, change.dim() - 1), change.options());
+  if (change.numel() == 0) return out;
+  const int64_t P = change.numel() / (N * D);
+  const float* row = base.const_data_ptr<float>();
+  const float* d = change.const_data_ptr<float>();
+  const float* g = gains.const_data_ptr<float>();
+  const float* along = directions.const_data_ptr<float>();
+  float* y = out.mutable_data_ptr<float>();
+  const float e = static_cast<float>(epsilon);
+  at::parallel_for(0, N, 1, [&](int64_t begin, int64_t end) {
+    std::vector<float> weight(D);
+    for (int64_t n = begin; n < end; ++n) {
+      const ReadingBase reading = reading_base(row + n * D, g, along + n * D, weight.data(), D, e);
+      for (int64_t p = 0; p < P; ++p) {
+        y[p * N + n] = reading_row(row + n * D, reading, weight.data(), d + (p * N + n) * D, D, e);
+      }
+    }
+  });
+  return out;
+}
+
 }  // namespace
 }  // namespace ioi_fast
 
 TORCH_LIBRARY(ioi_fast, library) {
   library.def("gelu_delta_(Tensor pre, Tensor(a!) delta) -> Tensor(a!)");
   library.def("layernorm_delta(Tensor x, Tensor delta, Tensor gain, float epsilon) -> Tensor");
+  library.def(
+      "readout_delta(Tensor x, Tensor delta, Tensor gain, float epsilon, Tensor direction) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(ioi_fast, CPU, library) {
   library.impl("gelu_delta_", &ioi_fast::gelu_delta_);
   library.impl("layernorm_delta", &ioi_fast::layernorm_delta);
+  library.impl("readout_delta", &ioi_fast::readout_delta);
 }
