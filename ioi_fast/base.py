@@ -85,17 +85,6 @@ class LayerState:
     at_end: bool
     computed: dict[str, Tensor]  # z and mlp_out as they were before they were replaced
 
-    def mid_rows(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """resid_mid and pre of some rows of the run; of END alone it has one row a prompt."""
-        if self.at_end:
-            assert len(rows) == len(self.resid_mid)
-            return self.resid_mid, self.pre
-        return self.resid_mid[rows], self.pre[rows]
-
-    def query(self, at: Tensor) -> Tensor:
-        """q of one token at[n] of each prompt, [N, 1, H, K]."""
-        return self.q if self.at_end else self.q[torch.arange(len(at)), at, None]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CleanRun:
@@ -152,9 +141,15 @@ class CleanRun:
 
     def _mixed(self, layer: int, q: Tensor, k: Tensor, v: Tensor, end_only: bool) -> Tensor:
         """z by rows, [R or N, H, K]."""
-        at = self.grid.end[:, None] if end_only else None
-        scale = self.model.config.attention_scale(layer)
-        z = reference.attention_mix(reference.attention_pattern(q, k, scale, at), v)
+        later = None
+        if end_only:
+            later = reference.later_keys(q, k, self.grid.end[:, None])
+        z = F.scaled_dot_product_attention(
+            *(t.transpose(1, 2) for t in (q, k, v)),
+            attn_mask=None if later is None else ~later,
+            is_causal=later is None,
+            scale=self.model.config.attention_scale(layer),
+        ).transpose(1, 2)
         return z.flatten(0, 1) if end_only else self.grid.gather(z)
 
     def _heads(self, x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ioi_fast.base import Ablated, CleanRun, Grid, LayerState
 from ioi_fast.knock_outs import KnockOuts
 from ioi_fast.model import GPT2
-from ioi_fast.new_run import Both, DifferenceRun
+from ioi_fast.new_run import Both, NewRun
 from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
 from ioi_fast.prompts import PromptPairs
@@ -142,8 +142,8 @@ class _Keeper:
     ) -> _Keeper:
         cells = Cells.of(orig, wanted)
         if wanted.aligned:
-            run = DifferenceRun.of(model, packed, ops, orig, wanted.first_changed, wanted.at)
-            new = _Aligned(run, cells, run.embed(pairs))
+            tokens = (wanted.first_changed, wanted.at)
+            new = _Aligned(NewRun.of(model, packed, ops, orig, pairs, *tokens), cells)
         else:
             grid = Grid.of(torch.zeros_like(wanted.new_at), wanted.new_at)
             clean = CleanRun(model, packed, ops, grid)
@@ -176,29 +176,27 @@ class _Keeper:
 class _Aligned:
     """The new run as a difference."""
 
-    run: DifferenceRun
+    run: NewRun
     cells: Cells
-    delta: Tensor
 
     def layer(
         self, layer: int, state: LayerState, last: bool, heads_only: bool, ablated: Both | None
     ) -> tuple[Tensor, Tensor]:
         """δz [C, H, K] and δ of the MLP's output [C, D] at the cells."""
-        each = len(self.cells.rows) == self.run.grid.N  # one cell a prompt: the last of its rows
+        grid, C = self.run.grid, len(self.cells.rows)
         if state.at_end and not self.cells.at_end.any():
             # No cell is END, and in the last layer nothing else reaches the answer.
-            config, C = self.run.model.config, len(self.cells.rows)
-            zero = self.delta.new_zeros(C, config.n_head, config.d_head)
-            return zero, self.delta.new_zeros(C, config.n_embd)
+            zero = torch.zeros(C, state.resid_pre.shape[1], dtype=torch.float32)
+            return zero.unflatten(1, state.z.shape[1:]), zero
+        each = grid.N == C  # one cell a prompt: the last of its rows
         ends = state.at_end or (last and each)
-        self.delta, delta_z, delta_mlp = self.run.layer(
-            layer, state, self.delta, ends, last and heads_only, ablated
-        )
+        change = self.run.step(layer, state, ends, last and heads_only, ablated)
+        delta_z = change["z"]
+        delta_mlp = change.get("mlp_out", torch.zeros_like(delta_z).flatten(1))
         if state.at_end:
             return self.cells.pick(delta_z, True), self.cells.pick(delta_mlp, True)
         if each and not ends:
-            rows = self.run.grid.end_rows
-            return delta_z[rows], delta_mlp[rows]
+            return delta_z[grid.end_rows], delta_mlp[grid.end_rows]
         return delta_z, delta_mlp
 
 

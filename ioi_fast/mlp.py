@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from ioi_fast.base import joined, tiles
+from ioi_fast.blocks import ROWS_PER_TILE
 from ioi_fast.model import GPT2
 from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
@@ -24,14 +26,13 @@ def mlp_delta(
     With `index` [R] row r of delta [R, D] belongs to base row index[r].
     """
     config, block = model.config, model.weights.blocks[layer]
-    return ops.mlp_delta(
-        resid_mid,
-        pre,
-        delta,
-        block.ln_2_gain,
-        config.layer_norm_epsilon,
-        packed.linear(layer, "mlp_in"),
-        packed.linear(layer, "mlp_out"),
-        config.activation_function,
-        index,
-    )
+    weights = (packed.linear(layer, "mlp_in"), packed.linear(layer, "mlp_out"))
+    given = (block.ln_2_gain, config.layer_norm_epsilon, *weights, config.activation_function)
+    if index is None:
+        return ops.mlp_delta(resid_mid, pre, delta, *given)
+    # In tiles, so that the hidden layer of many rows is never there at once.
+    parts = [
+        ops.mlp_delta(resid_mid, pre, delta[rows], *given, index[rows])
+        for rows in tiles(len(delta), ROWS_PER_TILE)
+    ]
+    return joined(parts)

@@ -1,124 +1,101 @@
 """The new run as a difference to the original one (always fp32).
 
-It starts at the embeddings of the changed tokens and ends at the last token that is patched.
+It is a rerun of one variant that begins with the embeddings of the tokens that differ, and ends at
+the last token that is read.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ioi_fast.base import Ablated, Grid, LayerState, joined, tiles
-from ioi_fast.blocks import ROWS_PER_TILE
-from ioi_fast.mlp import mlp_delta
-from ioi_fast.model import GPT2, split_heads
+from ioi_fast.base import Ablated, Grid, LayerState
+from ioi_fast.model import GPT2
 from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
 from ioi_fast.prompts import PromptPairs
+from ioi_fast.rerun import LayerRun, Put, Rerun
+from ioi_fast.tail import Tail
 
 Both = tuple[Ablated, Ablated]  # what is replaced in the original run and in the new one
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class DifferenceRun:
+@dataclass(slots=True, eq=False)
+class NewRun:
     """new − orig, for prompts that match token by token."""
 
-    model: GPT2
-    packed: Packed
-    ops: Ops
-    grid: Grid  # the cells from the first changed token on, up to the last patched one
-    in_orig: Tensor  # [R] the row of each cell in the original run
+    rerun: Rerun  # its layers hold the present one alone
+    grid: Grid  # the cells from the first changed token to the last that is read
+    delta: Tensor  # [1, M, D] before the present layer
 
     @classmethod
     def of(
-        cls, model: GPT2, packed: Packed, ops: Ops, orig: Grid, first: Tensor, last: Tensor
-    ) -> DifferenceRun:
-        """The difference run on tokens first[n]..last[n] of each prompt."""
+        cls,
+        model: GPT2,
+        packed: Packed,
+        ops: Ops,
+        orig: Grid,
+        pairs: PromptPairs,
+        first: Tensor,
+        last: Tensor,
+    ) -> NewRun:
+        """Begins with the embeddings on tokens first[n]..last[n]; positions cancel."""
         grid = Grid.of(first, last, orig.T)
-        return cls(model, packed, ops, grid, torch.searchsorted(orig.cells, grid.cells))
+        wte = model.weights.wte
+        new, old = (grid.gather(padded(tokens, grid.T)) for tokens in (pairs.new, pairs.orig))
+        rerun = Rerun(model, packed, ops, Tail.of_grid(orig, grid), {})
+        return cls(rerun, grid, (wte[new] - wte[old])[None])
 
-    def embed(self, pairs: PromptPairs) -> Tensor:
-        """Change of the embeddings, [R, D]; positions are the same and cancel."""
-        wte = self.model.weights.wte
-        new, orig = (padded(tokens, self.grid.T) for tokens in (pairs.new, pairs.orig))
-        return wte[self.grid.gather(new)] - wte[self.grid.gather(orig)]
-
-    def layer(
+    def step(
         self,
         layer: int,
         state: LayerState,
-        delta: Tensor,
         at_end: bool,
-        heads_only: bool,
+        heads_only: bool = False,
         ablated: Both | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """One layer: delta [R, D] -> (delta after it, of z and of the MLP's output).
+    ) -> dict[str, Tensor]:
+        """Goes through a layer: the change of every site there, by rows [M, ...].
 
-        With at_end all three are for the last cell of each prompt alone; with heads_only the last
-        of them is zero and delta is of no use. `ablated` is what is replaced in both runs.
+        With at_end, from the queries on, for the last token of each prompt alone, [N, ...]; with
+        heads_only it ends at z; either is the last step. `ablated` is what both runs replace.
         """
-        grid, block = self.grid, self.model.weights.blocks[layer]
-        epsilon = self.model.config.layer_norm_epsilon
-        resid_pre = state.resid_pre[self.in_orig]
-        normed = self.ops.layernorm_delta(resid_pre, delta, block.ln_1_gain, epsilon)
-        delta_z = self._attention(layer, state, normed, at_end)
-        delta_z = self._replaced("z", state, delta_z, ablated, at_end)
-        before = delta[grid.end_rows] if at_end else delta
+        tail, seen = self.rerun.tail, {}
+        rerun = replace(self.rerun, layers={layer: tail.lent(state, at_end)})
+        puts = {} if ablated is None else _puts(tail, state, ablated)
+        run = LayerRun(rerun, layer, puts, 1, at_end, seen)
         if heads_only:
-            return before, delta_z, torch.zeros_like(before)
-        delta_mid = before + self.packed.linear(layer, "o").delta(delta_z.flatten(-2))
-        rows = self.in_orig[grid.end_rows] if at_end else self.in_orig
-        delta_mlp = self.mlp(layer, state, rows, delta_mid)
-        delta_mlp = self._replaced("mlp_out", state, delta_mlp, ablated, at_end)
-        return delta_mid + delta_mlp, delta_z, delta_mlp
+            run.attended(self.delta)
+        else:
+            self.delta = run.run(self.delta)
+        return {site: change[0] for site, change in seen.items()}
 
-    def _replaced(
-        self, site: str, state: LayerState, delta: Tensor, ablated: Both | None, at_end: bool
-    ) -> Tensor:
-        """new − orig of a site that is replaced in the original run, the new one or both."""
-        if ablated is None or not (site in ablated[0] or site in ablated[1]):
-            return delta
-        new_rows = self.grid.end_rows if at_end else torch.arange(len(self.in_orig))
-        orig_rows = self.in_orig[new_rows]
-        of_state = torch.arange(len(new_rows)) if state.at_end else orig_rows
-        used = getattr(state, site)[of_state]
-        computed = state.computed.get(site, getattr(state, site))[of_state]
-        new, where = computed + delta, torch.zeros(used.shape[:-1], dtype=torch.bool)
-        if site in ablated[1]:
-            replaced = ablated[1][site].rows(new_rows)
-            new, where = replaced.onto(new), where | replaced.where
-        if site in ablated[0]:
-            where = where | ablated[0][site].where[orig_rows]
-        return torch.where(where[..., None], new - used, delta)
+    def at(self, change: Tensor, cells: tuple[Tensor, Tensor]) -> Tensor:
+        """A change by the rows of this run, or by its last tokens, at cells (prompt, token)."""
+        wide = change.new_zeros(self.grid.N * self.grid.T, *change.shape[1:])
+        rows = self.grid.cells
+        wide[rows if len(change) == len(rows) else rows[self.grid.end_rows]] = change
+        return wide.unflatten(0, (self.grid.N, self.grid.T))[cells]
 
-    def _attention(self, layer: int, state: LayerState, normed: Tensor, at_end: bool) -> Tensor:
-        grid, config = self.grid, self.model.config
-        scale = config.attention_scale(layer)
-        if not at_end:
-            dqkv = self.packed.linear(layer, "qkv").delta(normed)
-            dq, dk, dv = split_heads(grid.spread(dqkv), config)
-            delta_z = self.ops.attention_delta(state.q, state.k, state.v, dq, dk, dv, scale)
-            return grid.gather(delta_z)
-        heads = (config.n_head, config.d_head)
-        dq = self.packed.linear(layer, "q").delta(normed[grid.end_rows])
-        dq = dq[:, None].unflatten(-1, heads)
-        dk, dv = grid.spread(self.packed.linear(layer, "kv").delta(normed)).chunk(2, -1)
-        dk, dv = dk.unflatten(-1, heads), dv.unflatten(-1, heads)
-        q, at = state.query(grid.end), grid.end[:, None]
-        return self.ops.attention_delta(q, state.k, state.v, dq, dk, dv, scale, at).squeeze(1)
 
-    def mlp(self, layer: int, state: LayerState, rows: Tensor, delta: Tensor) -> Tensor:
-        """Change of the MLP's output for rows [R] of the original run, delta [R, D] -> [R, D]."""
-        mlp = (self.model, self.packed, self.ops, layer, state.resid_mid, state.pre)
-        if state.at_end:
-            assert len(rows) == len(state.resid_mid)
-            return mlp_delta(*mlp, delta)
-        parts = [
-            mlp_delta(*mlp, delta[tile], rows[tile]) for tile in tiles(len(delta), ROWS_PER_TILE)
-        ]
-        return joined(parts)
+def _puts(tail: Tail, state: LayerState, ablated: Both) -> dict[str, Sequence[Put]]:
+    """new − orig of the sites that the original run replaces, the new one or both."""
+    puts: dict[str, Sequence[Put]] = {}
+    in_orig, in_new = ablated
+    for site in {*in_orig, *in_new}:
+        used = tail.of_state(state, getattr(state, site))
+        here = []
+        if site in in_orig:
+            # Where new is not replaced as well, its own value differs from what orig has instead.
+            shift = tail.of_state(state, state.computed[site]) - used
+            where = in_orig[site].where[tail.in_orig]
+            here.append(Put(where[None], shift[None], (), added=True))
+        if site in in_new:
+            here.append(Put(in_new[site].where[None], (in_new[site].value - used)[None], ()))
+        puts[site] = here
+    return puts
 
 
 def padded(tokens: Tensor, T: int) -> Tensor:

@@ -7,7 +7,7 @@ Only the cells of the tail can differ; keys and values of all other tokens are t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -29,29 +29,32 @@ class Put:
     """Differences that take the place of a site's own at some cells of some variants.
 
     A first axis of 1 stands for all variants. `heads` are those that `where` names, None for all.
+    With `added` they are added to the site's own instead.
     """
 
     where: Tensor  # bool [P or 1, M], at head sites [P or 1, M, H]
     value: Tensor  # [P or 1, M, D], at head sites [P or 1, M, H or 1, K]
     heads: tuple[int, ...] | None = None
+    added: bool = False
 
     def onto(self, own: Tensor) -> Tensor:
         """The site with this in place."""
-        return torch.where(self.where[..., None], self.value, own)
+        value = own + self.value if self.added else self.value
+        return torch.where(self.where[..., None], value, own)
 
     def variants(self, some: slice) -> Put:
         """For some of the variants."""
         where, value = (t if len(t) == 1 else t[some] for t in (self.where, self.value))
-        return Put(where, value, self.heads)
+        return replace(self, where=where, value=value)
 
     def rows(self, rows: Tensor) -> Put:
         """At some of the cells."""
-        return Put(self.where[:, rows], self.value[:, rows], self.heads)
+        return replace(self, where=self.where[:, rows], value=self.value[:, rows])
 
     def of_heads(self, heads: Tensor) -> Put:
         """At some of the heads."""
         value = self.value if self.value.shape[2] == 1 else self.value[:, :, heads]
-        return Put(self.where[:, :, heads], value, self.heads)
+        return replace(self, where=self.where[:, :, heads], value=value)
 
 
 Puts = Mapping[Site, Sequence[Put]]
@@ -130,29 +133,36 @@ class LayerRun:
         run, base = self.rerun, self.rerun.layers[self.layer]
         mlp = (run.model, run.packed, run.ops, self.layer, base.resid_mid, base.pre)
         live_MP = delta.ne(0).any(-1).T
-        if live_MP.all():
+        if live_MP.all() and base.mid is None:
             return mlp_delta(*mlp, delta.contiguous())
+        if live_MP.all() and len(delta) == 1:
+            return mlp_delta(*mlp, delta[0], base.mid)[None]
         cells, variants = live_MP.nonzero(as_tuple=True)
         out = torch.zeros_like(delta)
         if not len(cells):
             return out
-        out[variants, cells] = mlp_delta(*mlp, delta[variants, cells], cells)
+        index = cells if base.mid is None else base.mid[cells]
+        out[variants, cells] = mlp_delta(*mlp, delta[variants, cells], index)
         return out
 
     def _attention(self, delta: Tensor) -> Tensor:
         """Change of the attention's output, [P, M or N, D]."""
-        config = self.rerun.model.config
-        heads = self._heads()
-        if not heads:
+        delta_z, heads = self.attended(delta)
+        if delta_z is None:
             return self._put("attn_out", torch.zeros_like(self._ends(delta)))
-        chosen = torch.tensor(heads)
+        return self._put("attn_out", self._write(delta_z, heads))
+
+    def attended(self, delta: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Change of z of the heads that can differ, [P, M or N, heads, K], and these heads."""
+        heads = torch.tensor(self._heads())
+        if not len(heads):
+            return None, heads
         if self.begun or any(self.puts.get(site) for site in "qkv"):
-            delta_z = self._mixed(delta, chosen)
+            delta_z = self._mixed(delta, heads)
         else:
-            shape = self._ends(delta).shape[:2]
-            delta_z = delta.new_zeros(*shape, len(heads), config.d_head)
-        delta_z = self._put("z", delta_z, heads=chosen)
-        return self._put("attn_out", self._write(delta_z, chosen))
+            shape = (*self._ends(delta).shape[:2], len(heads))
+            delta_z = delta.new_zeros(*shape, self.rerun.model.config.d_head)
+        return self._put("z", delta_z, heads=heads), heads
 
     def _heads(self) -> list[int]:
         """Heads that can differ: those overwritten and, once a variant has begun, all live ones."""
@@ -192,21 +202,23 @@ class LayerRun:
         """Changes of q [P, M or N, heads, K], k and v [P, M, heads, K] before overwriting."""
         run, config = self.rerun, self.rerun.model.config
         (P, M, _), shape = delta.shape, (len(heads), config.d_head)
-        rows = len(run.tail.end_rows) if self.at_end else M
-        dq = delta.new_zeros(P, rows, *shape)
-        dk, dv = (delta.new_zeros(P, M, *shape) for _ in range(2))
-        if not self.begun:
-            return dq, dk, dv
-        block = run.model.weights.blocks[self.layer]
-        normed = run.ops.layernorm_delta(
-            run.layers[self.layer].resid_pre,
-            delta[: self.begun],
-            block.ln_1_gain,
-            config.layer_norm_epsilon,
-        )
-        parts = self._of_all(normed) if len(heads) == config.n_head else self._of(normed, heads)
-        for own, part in zip((dq, dk, dv), parts, strict=True):
-            own[: self.begun] = part.unflatten(-1, shape)
+        parts = []
+        if self.begun:
+            block = run.model.weights.blocks[self.layer]
+            normed = run.ops.layernorm_delta(
+                run.layers[self.layer].resid_pre,
+                delta[: self.begun],
+                block.ln_1_gain,
+                config.layer_norm_epsilon,
+            )
+            rows = self._of_all(normed) if len(heads) == config.n_head else self._of(normed, heads)
+            parts = [part.unflatten(-1, shape) for part in rows]
+        if self.begun == P:
+            return tuple(parts)
+        ends = len(run.tail.end_rows) if self.at_end else M
+        dq, dk, dv = (delta.new_zeros(P, rows, *shape) for rows in (ends, M, M))
+        for own, part in zip((dq, dk, dv)[: len(parts)], parts, strict=True):
+            own[: self.begun] = part
         return dq, dk, dv
 
     def _of_all(self, normed: Tensor) -> list[Tensor]:

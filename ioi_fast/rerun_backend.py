@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,14 +12,14 @@ from ioi_fast.base import Ablated, CleanRun, Grid, LayerState, Replaced, tiles
 from ioi_fast.circuit import Circuit
 from ioi_fast.metrics import Metric
 from ioi_fast.model import GPT2
-from ioi_fast.new_run import padded
+from ioi_fast.new_run import NewRun, padded
 from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
 from ioi_fast.positions import Position
 from ioi_fast.prompts import PromptPairs
 from ioi_fast.readout import read_out
 from ioi_fast.reference_backend import Outcome
-from ioi_fast.rerun import LayerRun, Put, Rerun, Site
+from ioi_fast.rerun import Put, Rerun, Site
 from ioi_fast.rerun_work import RerunPlan, RerunVariant
 from ioi_fast.sources import Means, Sources, clean_run_of_new, mean_tables, site_of
 from ioi_fast.tail import LayerBase, Tail
@@ -110,7 +110,7 @@ class _Ready:
             if plan.circuit is not None or any(places.key.values()):
                 new = clean_run_of_new(fast.model, fast.packed, fast.ops, pairs)
             if plan.circuit is None:
-                difference = NewDifference.of(fast, grid, pairs)
+                difference = _new_run(fast, grid, pairs)
         sources = Sources(fast.model.config, pairs, plan.source, means, new)
         walk = _Walk(fast, plan, orig, tail, sources, places, difference)
         final = walk.run(pairs.orig)
@@ -152,6 +152,14 @@ def _live_heads(circuit: Circuit, layer: int) -> list[int]:
     return [head.head for head in circuit.roles if head.layer == layer]
 
 
+def _new_run(fast: Fast, grid: Grid, pairs: PromptPairs) -> NewRun:
+    """The new run as a difference, from the first token of each prompt that differs to END."""
+    orig, new = (padded(tokens, grid.T) for tokens in (pairs.orig, pairs.new))
+    differs_NT = orig != new
+    first = torch.where(differs_NT.any(1), differs_NT.int().argmax(1), grid.T).minimum(grid.end)
+    return NewRun.of(fast.model, fast.packed, fast.ops, grid, pairs, first, grid.end)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Places:
     """Positions of a call for a block of prompts."""
@@ -173,42 +181,6 @@ class Places:
         return cls(positions, cells, key)
 
 
-@dataclass(slots=True, eq=False)
-class NewDifference:
-    """The new run less the original one, token by token, with every site of a layer."""
-
-    rerun: Rerun  # its layers hold the present one alone
-    shape: tuple[int, int]  # N, T
-    delta: Tensor  # [1, M, D] before the present layer
-
-    @classmethod
-    def of(cls, fast: Fast, grid: Grid, pairs: PromptPairs) -> NewDifference:
-        """Begins with the embeddings of the tokens that differ."""
-        orig, new = (padded(tokens, grid.T) for tokens in (pairs.orig, pairs.new))
-        differs_NT = orig != new
-        first = torch.where(differs_NT.any(1), differs_NT.int().argmax(1), grid.T).minimum(grid.end)
-        tail, wte = Tail.since(grid, first), fast.model.weights.wte
-        cells = (tail.prompt, tail.token)
-        rerun = Rerun(fast.model, fast.packed, fast.ops, tail, {})
-        return cls(rerun, (grid.N, grid.T), (wte[new[cells]] - wte[orig[cells]])[None])
-
-    def step(self, layer: int, state: LayerState) -> dict[str, Tensor]:
-        """Goes through a layer: the change of every site there, without the axis of variants."""
-        rerun, seen = replace(self.rerun, layers={layer: self.rerun.tail.keep(state)}), {}
-        self.delta = LayerRun(rerun, layer, {}, 1, state.at_end, seen).run(self.delta)
-        return {site: change[0] for site, change in seen.items()}
-
-    def at(self, change: Tensor, cells: tuple[Tensor, Tensor]) -> Tensor:
-        """A change by the rows of this run, or by END alone, at other cells."""
-        tail = self.rerun.tail
-        wide = change.new_zeros(*self.shape, *change.shape[1:])
-        if len(change) == len(tail.in_orig):
-            wide[tail.prompt, tail.token] = change
-        else:
-            wide[torch.arange(len(tail.end)), tail.end] = change
-        return wide[cells]
-
-
 class _Walk:
     """Walks the base run, and the new one beside it, and keeps what reruns read."""
 
@@ -220,7 +192,7 @@ class _Walk:
         tail: Tail,
         sources: Sources,
         places: Places,
-        difference: NewDifference | None,
+        difference: NewRun | None,
     ) -> None:
         self._difference, self._new = difference, {}
         self._fast, self._plan, self._orig = fast, plan, orig
@@ -237,7 +209,7 @@ class _Walk:
             ablated = self._ablated(layer)
             state = self._orig.layer(layer, resid, layer == last, ablated)
             if self._difference is not None:
-                self._new = self._difference.step(layer, state)
+                self._new = self._difference.step(layer, state, state.at_end)
             if layer >= self._plan.first_layer:
                 self.layers[layer] = self._tail.keep(state)
                 self._keep_values(layer, state)

@@ -20,15 +20,16 @@ class LayerBase:
     v: Tensor  # [N, S, H, K]
     resid_mid: Tensor  # [M or N, D]
     pre: Tensor  # [M or N, F]
+    mid: Tensor | None = None  # the rows of resid_mid and pre that are meant, if not all in order
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tail:
-    """Some tokens of each prompt, END among them: M rows by prompt; as [N, T'] slots some prompts
-    leave free."""
+    """Some tokens of each prompt up to a last one, END unless said otherwise: M rows by prompt; as
+    [N, T'] slots some prompts leave free."""
 
-    end: Tensor  # [N]
-    end_rows: Tensor  # [N] the row of each prompt's END
+    end: Tensor  # [N] the last one
+    end_rows: Tensor  # [N] its row
     in_orig: Tensor  # [M] rows of the original run
     prompt: Tensor  # [M]
     token: Tensor  # [M]
@@ -40,12 +41,20 @@ class Tail:
         tokens_T = torch.arange(chosen_NT.shape[1])
         end_N1 = orig.end[:, None]
         chosen_NT = (chosen_NT & (tokens_T <= end_N1)) | (tokens_T == end_N1)
-        prompt, token = chosen_NT.nonzero(as_tuple=True)
-        width_N = chosen_NT.sum(1)
+        return cls._of_cells(orig, orig.end, *chosen_NT.nonzero(as_tuple=True))
+
+    @classmethod
+    def of_grid(cls, orig: Grid, grid: Grid) -> Tail:
+        """The cells of a grid, each prompt up to the grid's own end."""
+        return cls._of_cells(orig, grid.end, grid.cells // grid.T, grid.cells % grid.T)
+
+    @classmethod
+    def _of_cells(cls, orig: Grid, end: Tensor, prompt: Tensor, token: Tensor) -> Tail:
+        width_N = prompt.bincount(minlength=len(end))
         at = torch.full((len(width_N), int(width_N.max())), -1)
         at[torch.arange(at.shape[1]) < width_N[:, None]] = token
         in_orig = torch.searchsorted(orig.cells, prompt * orig.T + token)
-        return cls(orig.end, width_N.cumsum(0) - 1, in_orig, prompt, token, at)
+        return cls(end, width_N.cumsum(0) - 1, in_orig, prompt, token, at)
 
     @classmethod
     def since(cls, orig: Grid, first: Tensor) -> Tail:
@@ -69,12 +78,47 @@ class Tail:
     def _used(self) -> Tensor:
         return (self.at.flatten() >= 0).nonzero().squeeze(1)
 
+    def of_state(self, state: LayerState, value: Tensor) -> Tensor:
+        """Rows [M, ...] of what a layer of the original run has; at its end only END's are set."""
+        if not state.at_end:
+            return value[self.in_orig]
+        out = value.new_zeros(len(self.in_orig), *value.shape[1:])
+        out[self.end_rows] = value
+        return out
+
     def keep(self, state: LayerState) -> LayerBase:
-        """What of a layer of the original run is needed at these cells."""
+        """What of a layer of the original run is needed at these cells, to be held on to."""
         rows = self.in_orig
         if state.at_end:
-            q, (resid_mid, pre) = state.q, (state.resid_mid, state.pre)
+            resid_mid, pre = state.resid_mid, state.pre
         else:
-            q = state.q[torch.arange(len(self.end))[:, None], self.at.clamp(min=0)]
-            resid_mid, pre = state.mid_rows(rows)
-        return LayerBase(state.resid_pre[rows], q, state.k, state.v, resid_mid, pre)
+            resid_mid, pre = state.resid_mid[rows], state.pre[rows]
+        return self._base(state, self._queries(state), resid_mid, pre, None)
+
+    def lent(self, state: LayerState, at_end: bool) -> LayerBase:
+        """The same for as long as the layer itself is there: what is wide is read where it stands.
+
+        With at_end, from the queries on, for the last token of each prompt alone.
+        """
+        queries, mid = self._queries(state), None
+        if at_end and not state.at_end:
+            queries = state.q[torch.arange(len(self.end)), self.end, None]
+        if not state.at_end:
+            mid = self.in_orig[self.end_rows] if at_end else self.in_orig
+        return self._base(state, queries, state.resid_mid, state.pre, mid)
+
+    def _base(
+        self, state: LayerState, q: Tensor, resid_mid: Tensor, pre: Tensor, mid: Tensor | None
+    ) -> LayerBase:
+        resid_pre = state.resid_pre[self.in_orig]
+        return LayerBase(resid_pre, q, state.k, state.v, resid_mid, pre, mid)
+
+    def _queries(self, state: LayerState) -> Tensor:
+        """Queries by slots, [N, T', H, K]; END's alone if the layer has no others."""
+        if state.at_end:
+            return state.q
+        width = self.at.shape[1]
+        first = int(self.at[0, 0])
+        if torch.equal(self.at, torch.arange(first, first + width).expand_as(self.at)):
+            return state.q[:, first : first + width]
+        return state.q[torch.arange(len(self.end))[:, None], self.at.clamp(min=0)]
