@@ -25,9 +25,7 @@ def mlp_delta(
 
     With `index` [R] row r of delta [R, D] belongs to base row index[r].
     """
-    config, block = model.config, model.weights.blocks[layer]
-    weights = (packed.linear(layer, "mlp_in"), packed.linear(layer, "mlp_out"))
-    given = (block.ln_2_gain, config.layer_norm_epsilon, *weights, config.activation_function)
+    given = _weights(model, packed, layer)
     if index is None:
         return ops.mlp_delta(resid_mid, pre, delta, *given)
     # In tiles, so that the hidden layer of many rows is never there at once.
@@ -36,3 +34,22 @@ def mlp_delta(
         for rows in tiles(len(delta), ROWS_PER_TILE)
     ]
     return joined(parts)
+
+
+def add_mlp_delta(
+    model: GPT2,
+    packed: Packed,
+    ops: Ops,
+    layer: int,
+    resid_mid: Tensor,
+    pre: Tensor,
+    delta: Tensor,
+) -> None:
+    """Adds to delta [..., N, D], in place, the change that it makes of an MLP's output."""
+    ops.add_mlp_delta(resid_mid, pre, delta, *_weights(model, packed, layer))
+
+
+def _weights(model: GPT2, packed: Packed, layer: int) -> tuple:
+    config, block = model.config, model.weights.blocks[layer]
+    weights = (packed.linear(layer, "mlp_in"), packed.linear(layer, "mlp_out"))
+    return block.ln_2_gain, config.layer_norm_epsilon, *weights, config.activation_function

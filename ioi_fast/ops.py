@@ -28,6 +28,7 @@ class Ops:
     readout_delta: Op
     mlp: Op
     mlp_delta: Op
+    add_mlp_delta: Op
     linear: Callable[[Tensor, Tensor | None], Linear]
 
     @classmethod

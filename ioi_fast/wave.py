@@ -15,7 +15,7 @@ from torch import Tensor
 from ioi_fast.base import tiles
 from ioi_fast.blocks import tile_variants
 from ioi_fast.clean_runs import CellSites
-from ioi_fast.mlp import mlp_delta
+from ioi_fast.mlp import add_mlp_delta
 from ioi_fast.model import GPT2
 from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
@@ -114,11 +114,12 @@ class Wave:
         for tile in tiles(len(delta_PCD), tile_variants(delta_PCD.shape[1])):
             tile_PCD, chosen_P = delta_PCD[tile], recomputed[tile]
             if chosen_P.all():
-                tile_PCD += self._mlp(layer, tile_PCD)
+                self._add_mlp(layer, tile_PCD)
             elif chosen_P.any():
                 rows_PCD = tile_PCD[chosen_P]
-                tile_PCD[chosen_P] = rows_PCD + self._mlp(layer, rows_PCD)
+                self._add_mlp(layer, rows_PCD)
+                tile_PCD[chosen_P] = rows_PCD
 
-    def _mlp(self, layer: int, delta_PCD: Tensor) -> Tensor:
+    def _add_mlp(self, layer: int, delta_PCD: Tensor) -> None:
         resid_mid, pre = self.sites.resid_mid[layer], self.sites.pre[layer]
-        return mlp_delta(self.model, self.packed, self.ops, layer, resid_mid, pre, delta_PCD)
+        add_mlp_delta(self.model, self.packed, self.ops, layer, resid_mid, pre, delta_PCD)

@@ -14,6 +14,7 @@ from ioi_fast.kernels.panel_linear import PanelLinear, panels_supported
 from ioi_fast.kernels.reference import Linear
 
 __all__ = [
+    "add_mlp_delta",
     "attention_delta",
     "gelu_delta",
     "head_write",
@@ -84,6 +85,24 @@ def mlp_delta(
         )
     given = (resid_mid_RD, pre_RF, delta_RD, gain_D, epsilon, w_in, w_out, activation, index_R)
     return torch_ops.mlp_delta(*given, layernorm_delta, gelu_delta)
+
+
+def add_mlp_delta(
+    resid_mid_RD: Tensor,
+    pre_RF: Tensor,
+    delta_RD: Tensor,
+    gain_D: Tensor,
+    epsilon: float,
+    w_in: Linear,
+    w_out: Linear,
+    activation: str,
+) -> Tensor:
+    """Adds to delta, in place, the change that it makes of an MLP's output."""
+    if activation in _TANH_FORMS and isinstance(w_in, PanelLinear):
+        weights = (w_in.panels, w_out.panels, epsilon)
+        return torch.ops.ioi_fast.add_mlp_delta_(resid_mid_RD, pre_RF, delta_RD, gain_D, *weights)
+    given = (resid_mid_RD, pre_RF, delta_RD, gain_D, epsilon, w_in, w_out, activation)
+    return delta_RD.add_(mlp_delta(*given))
 
 
 def attention_delta(

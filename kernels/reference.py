@@ -168,6 +168,21 @@ def mlp_delta(
     return w_out.delta(hidden_RF)
 
 
+def add_mlp_delta(
+    resid_mid_RD: Tensor,
+    pre_RF: Tensor,
+    delta_RD: Tensor,
+    gain_D: Tensor,
+    epsilon: float,
+    w_in: Linear,
+    w_out: Linear,
+    activation: str,
+) -> Tensor:
+    """Adds to delta, in place, the change that it makes of an MLP's output."""
+    given = (resid_mid_RD, pre_RF, delta_RD, gain_D, epsilon, w_in, w_out, activation)
+    return delta_RD.add_(mlp_delta(*given))
+
+
 def readout_delta(
     x_RD: Tensor, delta_RD: Tensor, gain_D: Tensor, epsilon: float, direction_RD: Tensor
 ) -> Tensor:

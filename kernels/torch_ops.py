@@ -19,6 +19,7 @@ from ioi_fast.kernels.reference import Linear, by_table, later_keys, mlp, normal
 # What is the same as in the definition stands here under its name too: the table of a backend asks
 # for every operation. `linear` packs a weight for products.
 __all__ = [
+    "add_mlp_delta",
     "attention_delta",
     "gelu_delta",
     "head_write",
@@ -207,6 +208,21 @@ def mlp_delta(
     normed_RD = layernorm(resid_mid_RD, delta_RD, gain_D, epsilon)
     hidden = gelu(pre_RF, rows_product(normed_RD, w_in), activation)
     return rows_product(hidden, w_out)
+
+
+def add_mlp_delta(
+    resid_mid_RD: Tensor,
+    pre_RF: Tensor,
+    delta_RD: Tensor,
+    gain_D: Tensor,
+    epsilon: float,
+    w_in: Linear,
+    w_out: Linear,
+    activation: str,
+) -> Tensor:
+    """Adds to delta, in place, the change that it makes of an MLP's output."""
+    given = (resid_mid_RD, pre_RF, delta_RD, gain_D, epsilon, w_in, w_out, activation)
+    return delta_RD.add_(mlp_delta(*given))
 
 
 def rows_product(rows: Tensor, weight: Linear) -> Tensor:

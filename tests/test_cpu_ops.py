@@ -264,10 +264,16 @@ def test_mlp_delta(shape: tuple, activation: str, size: float, form: ModuleType)
     packed = [form.linear(weight, None) for weight in weights]
     out = form.mlp_delta(x, pre, delta, gain, 1e-5, *packed, activation)
     assert_close(out, truth, 3e-6, what="mlp_delta")
+    summed = delta.clone()
+    form.add_mlp_delta(x, pre, summed, gain, 1e-5, *packed, activation)
+    assert torch.equal(summed, delta + out)
     if form is cpu_ops:
         fused = [PanelLinear(weight, None) for weight in weights]
         out = form.mlp_delta(x, pre, delta, gain, 1e-5, *fused, activation)
         assert_close(out, truth, 3e-6, what="fused mlp_delta")
+        summed = delta.clone()
+        assert form.add_mlp_delta(x, pre, summed, gain, 1e-5, *fused, activation) is summed
+        assert torch.equal(summed, delta + out)
 
 
 @pytest.mark.parametrize("order", ["ascending", "any", "one base"])

@@ -99,6 +99,7 @@ struct Mlp {
   float* out;
   int64_t P, N, D, F;
   float epsilon;
+  bool add;  // the change to delta itself
 
   int64_t inner() const { return (F + kPanel - 1) / kPanel * kPanel; }
   int64_t outer() const { return (D + kPanel - 1) / kPanel * kPanel; }
@@ -165,14 +166,20 @@ void run_block(const Mlp& mlp, int64_t first, int64_t height, const Block& block
                 block.out.get(), outer, mlp.w_in);
   for (int64_t i = 0; i < height; ++i) {
     const float* row = block.out.get() + i * outer;
-    std::copy(row, row + mlp.D, mlp.out + mlp.place(first + i));
+    const int64_t place = mlp.place(first + i);
+    if (mlp.add) {
+      for (int64_t d = 0; d < mlp.D; ++d) mlp.out[place + d] = mlp.delta[place + d] + row[d];
+    } else {
+      std::copy(row, row + mlp.D, mlp.out + place);
+    }
   }
 }
 
-// LayerNorm, both products and gelu_new between them, without leaving the block's cache.
-at::Tensor mlp_delta(const at::Tensor& resid_mid, const at::Tensor& pre, const at::Tensor& delta,
-                     const at::Tensor& gain, const at::Tensor& w_in, const at::Tensor& w_out,
-                     double epsilon, const std::optional<at::Tensor>& index) {
+// LayerNorm, both products and gelu_new between them, without leaving the block's cache. `out` may
+// be delta: a block has read its rows before it writes them.
+void run_mlp(const at::Tensor& resid_mid, const at::Tensor& pre, const at::Tensor& delta,
+             const at::Tensor& gain, const at::Tensor& w_in, const at::Tensor& w_out,
+             double epsilon, const std::optional<at::Tensor>& index, at::Tensor& out, bool add) {
   const int64_t N = resid_mid.size(0), D = resid_mid.size(-1), F = pre.size(-1);
   TORCH_CHECK(resid_mid.dim() == 2 && pre.dim() == 2 && pre.size(0) == N,
               "resid_mid and pre must be [N, D] and [N, F], got ", resid_mid.sizes(), " and ",
@@ -200,19 +207,33 @@ at::Tensor mlp_delta(const at::Tensor& resid_mid, const at::Tensor& pre, const a
   check_panels(w_out, F, D, "w_out");
   const at::Tensor base = resid_mid.contiguous(), before = pre.contiguous();
   const at::Tensor change = delta.contiguous(), gains = gain.contiguous();
-  at::Tensor out = at::empty_like(change);
-  if (change.numel() == 0) return out;
+  if (change.numel() == 0) return;
   const Mlp mlp{base.const_data_ptr<float>(),  before.const_data_ptr<float>(),
                 change.const_data_ptr<float>(), gains.const_data_ptr<float>(),
                 w_in.const_data_ptr<float>(),  w_out.const_data_ptr<float>(),
                 index ? index->const_data_ptr<int64_t>() : nullptr,
                 out.mutable_data_ptr<float>(), change.numel() / (N * D), N, D, F,
-                static_cast<float>(epsilon)};
+                static_cast<float>(epsilon), add};
   in_blocks(change.numel() / D, D, mlp.inner(), mlp.outer(),
             [&](int64_t first, int64_t height, const Block& block) {
               run_block(mlp, first, height, block);
             });
+}
+
+at::Tensor mlp_delta(const at::Tensor& resid_mid, const at::Tensor& pre, const at::Tensor& delta,
+                     const at::Tensor& gain, const at::Tensor& w_in, const at::Tensor& w_out,
+                     double epsilon, const std::optional<at::Tensor>& index) {
+  at::Tensor out = at::empty(delta.sizes(), delta.options());
+  run_mlp(resid_mid, pre, delta, gain, w_in, w_out, epsilon, index, out, false);
   return out;
+}
+
+at::Tensor& add_mlp_delta_(const at::Tensor& resid_mid, const at::Tensor& pre, at::Tensor& delta,
+                           const at::Tensor& gain, const at::Tensor& w_in, const at::Tensor& w_out,
+                           double epsilon) {
+  TORCH_CHECK(delta.is_contiguous(), "delta must be contiguous, it is overwritten");
+  run_mlp(resid_mid, pre, delta, gain, w_in, w_out, epsilon, std::nullopt, delta, true);
+  return delta;
 }
 
 struct PlainMlp {
@@ -287,6 +308,9 @@ TORCH_LIBRARY_FRAGMENT(ioi_fast, library) {
       "mlp_delta(Tensor resid_mid, Tensor pre, Tensor delta, Tensor gain, Tensor w_in, Tensor w_out, "
       "float epsilon, Tensor? index=None) -> Tensor");
   library.def(
+      "add_mlp_delta_(Tensor resid_mid, Tensor pre, Tensor(a!) delta, Tensor gain, Tensor w_in, "
+      "Tensor w_out, float epsilon) -> Tensor(a!)");
+  library.def(
       "mlp(Tensor resid_mid, Tensor gain, Tensor bias, Tensor w_in, Tensor b_in, Tensor w_out, "
       "Tensor b_out, int inner, float epsilon) -> (Tensor, Tensor)");
 }
@@ -294,5 +318,6 @@ TORCH_LIBRARY_FRAGMENT(ioi_fast, library) {
 TORCH_LIBRARY_IMPL(ioi_fast, CPU, library) {
   library.impl("panel_linear", &ioi_fast::panel_linear);
   library.impl("mlp_delta", &ioi_fast::mlp_delta);
+  library.impl("add_mlp_delta_", &ioi_fast::add_mlp_delta_);
   library.impl("mlp", &ioi_fast::mlp);
 }
