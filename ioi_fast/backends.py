@@ -23,16 +23,14 @@ class Choice:
     precision: str
 
 
-def choose(
-    model: GPT2, intervention: object, backend: object, precision: object, max_memory: object
-) -> Choice:
+def choose(model: GPT2, backend: object, precision: object, max_memory: object) -> Choice:
     """The backend of a call.
 
     Raises ValueError for an unknown name and RuntimeError with the reason when the named backend
     can't run this. "auto" takes the fast path where it can and says so when it can't.
     """
     check_request(backend, precision, max_memory)
-    reason = why_not_cpu(model, intervention, precision)
+    reason = why_not_cpu(model, precision)
     if backend == "triton":
         raise RuntimeError("backend 'triton' can't run: this version has no Triton kernels")
     if backend == "cpu" or (backend == "auto" and reason is None):
@@ -54,8 +52,8 @@ def choose(
 _BF16 = "precision 'bf16' is not available; use 'fp32'"
 
 
-def why_not_cpu(model: GPT2, intervention: object, precision: str) -> str | None:
-    """The reason why the fast CPU path can't run an intervention, or None."""
+def why_not_cpu(model: GPT2, precision: str) -> str | None:
+    """The reason why the fast CPU path can't run a call, or None."""
     if precision == "fp64":
         return "precision 'fp64' belongs to the reference backend"
     if precision == "bf16":
@@ -64,8 +62,6 @@ def why_not_cpu(model: GPT2, intervention: object, precision: str) -> str | None
         return f"the model is on {model.device}"
     if model.dtype != torch.float32:
         return f"the weights are {str(model.dtype).removeprefix('torch.')}, not float32"
-    if isinstance(intervention, str):
-        return f"{intervention} has no fast path"
     return None
 
 

@@ -109,7 +109,7 @@ class CleanRun:
         ablated: Ablated | None = None,
     ) -> LayerState:
         """One layer on rows [R, D]; with end_only everything after k and v at END alone."""
-        q, k, v = self._projections(layer, resid, end_only)
+        q, k, v = self.projections(layer, resid, end_only)
         computed: dict[str, Tensor] = {}
 
         def used(site: str, own: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ class CleanRun:
         mlp_out = used("mlp_out", mlp_out)
         return LayerState(resid, q, k, v, z, resid_mid, pre, mlp_out, end_only, computed)
 
-    def _projections(
+    def projections(
         self, layer: int, resid: Tensor, end_only: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """q, k and v, [N, T, H, K]; with end_only q is [N, 1, H, K]."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from ioi_fast import ops, reference_backend, rerun_backend, wave_backend
+from ioi_fast import attention_backend, ops, reference_backend, rerun_backend, wave_backend
 from ioi_fast.ablation_source import check_matches_everywhere, check_source
 from ioi_fast.backends import Choice, check_request, choose, why_not_cpu
 from ioi_fast.interventions import (
@@ -69,7 +69,7 @@ def path_patch(
         knock_out=knock_out,
         knock_out_source=knock_out_source,
     )
-    choice = choose(model, patch, backend, precision, max_memory)
+    choice = choose(model, backend, precision, max_memory)
     with threads_set(threads):
         outcome, ran = _run_path_patch(model, pairs, patch, metric, choice, max_memory, progress)
         return Result(
@@ -160,7 +160,7 @@ def activation_patch(
     _check_inputs(model, pairs)
     check_metric(metric)
     patch = parse_activation_patch(pairs, model.config, site=site, position=position, heads=heads)
-    choice = choose(model, patch, backend, precision, max_memory)
+    choice = choose(model, backend, precision, max_memory)
     with threads_set(threads):
         if choice.backend == "cpu":
             work = plan_activation_patch(model.config, pairs, patch, max_memory)
@@ -210,7 +210,7 @@ def ablate(
     mean_pairs = pairs if mean_pairs is None else mean_pairs
     _check_inputs(model, mean_pairs, "mean_pairs")
     check_source(source, pairs, mean_pairs, "source")
-    choice = choose(model, ablations, backend, precision, max_memory)
+    choice = choose(model, backend, precision, max_memory)
     with threads_set(threads):
         if choice.backend == "cpu":
             work = plan_ablations(model.config, pairs, ablations, max_memory)
@@ -260,8 +260,12 @@ def attention(
     chosen = heads_of(parse_senders(heads, model.config, "heads"))
     check_choice(run, ("orig", "new"), "run")
     patch = None if after is None else _parse_after(model, pairs, run, after)
-    choice = choose(model, "attention", backend, precision, None)
+    choice = choose(model, backend, precision, None)
     with threads_set(threads):
+        if choice.backend == "cpu" and patch is None:
+            return attention_backend.attention(model, pairs, chosen, run, ops.cpu())
+        if choice.backend == "cpu":
+            return attention_backend.attention_after(model, pairs, chosen, patch, ops.cpu())
         exact = _reference(model, choice)
         if patch is None:
             return reference_backend.attention(exact, pairs, chosen, run)
@@ -325,7 +329,7 @@ def explain(call: Callable, model: GPT2, pairs: PromptPairs, **arguments: object
     patch = _checked_patch(model, pairs, given["metric"], **asked)
     check_request(given["backend"], given["precision"], given["max_memory"])
     check_threads(given["threads"])
-    reason = why_not_cpu(model, patch, given["precision"])
+    reason = why_not_cpu(model, given["precision"])
     if given["backend"] not in ("auto", "cpu"):
         reason = f"backend is {given['backend']!r}"
     if reason:

@@ -154,7 +154,7 @@ class LayerRun:
 
     def attended(self, delta: Tensor) -> tuple[Tensor | None, Tensor]:
         """Change of z of the heads that can differ, [P, M or N, heads, K], and these heads."""
-        heads = torch.tensor(self._heads())
+        heads = torch.tensor(self.heads())
         if not len(heads):
             return None, heads
         if self.begun or any(self.puts.get(site) for site in "qkv"):
@@ -164,7 +164,7 @@ class LayerRun:
             delta_z = delta.new_zeros(*shape, self.rerun.model.config.d_head)
         return self._put("z", delta_z, heads=heads), heads
 
-    def _heads(self) -> list[int]:
+    def heads(self) -> list[int]:
         """Heads that can differ: those overwritten and, once a variant has begun, all live ones."""
         everything, live = range(self.rerun.model.config.n_head), self.rerun.live
         named = [put.heads for site in ("q", "k", "v", "z") for put in self.puts.get(site, ())]

@@ -20,7 +20,7 @@ from ioi_fast.plan import PathPlan, plan_path_patch
 from ioi_fast.prompts import PromptPairs
 from ioi_fast.readout import needs_vocabulary, read_out
 from ioi_fast.reference_backend import Outcome
-from ioi_fast.rerun import Put, Rerun, Site
+from ioi_fast.rerun import Put, Rerun, Site, Start
 from ioi_fast.sites import Receiver
 from ioi_fast.tail import Tail
 from ioi_fast.wave import Wave
@@ -116,21 +116,48 @@ def _final(
     if work.receivers is None:
         return wave.to_logits(advance)
     received = wave.to_receivers(work.receivers, advance)
-    orig = Grid.of(torch.zeros_like(pairs.end), pairs.end)
-    tail = Tail.since(orig, wanted.first)
+    tail = _tail(pairs, wanted)
     rerun = Rerun(wave.model, wave.packed, wave.ops, tail, wave.sites.tail)
-    patched = tail.token <= wanted.at[tail.prompt]
     parts = []
     for some in tiles(len(wave.variants), tile_variants(len(tail.in_orig))):
-        puts = _knocked_out(wave)
-        for receiver, value in received.items():
-            puts.setdefault((receiver.site, receiver.node.layer), []).append(
-                _put(wave.model, receiver, value[some], patched)
-            )
         starts = [(variant.reaches, 1) for variant in wave.variants[some]]
-        parts.append(rerun.run(puts, starts))
+        parts.append(rerun.run(_puts(wave, received, tail, wanted, some), starts))
     advance(wave.model.config.n_layer - min(variant.reaches for variant in wave.variants))
     return torch.cat(parts)
+
+
+@torch.no_grad()
+def first_phase(
+    model: GPT2,
+    packed: Packed,
+    ops: Ops,
+    work: PathPlan,
+    pairs: PromptPairs,
+    block: Sequence[int],
+    knocked: KnockOuts | None,
+) -> tuple[Tail, dict[Site, list[Put]], list[Start]]:
+    """What the first phase leaves for a rerun of the prompts of a block: cells, changes, starts."""
+    wanted = _wanted(work, [work.prompts[index] for index in block])
+    sites, _ = clean_runs(model, packed, ops, pairs, wanted, knocked)
+    wave = Wave(model, packed, ops, sites, work.variants, work.between)
+    received, tail = wave.to_receivers(work.receivers, lambda _: None), _tail(pairs, wanted)
+    starts = [(variant.reaches, 1) for variant in work.variants]
+    return tail, _puts(wave, received, tail, wanted, slice(None)), starts
+
+
+def _tail(pairs: PromptPairs, wanted: Wanted) -> Tail:
+    return Tail.since(Grid.of(torch.zeros_like(pairs.end), pairs.end), wanted.first)
+
+
+def _puts(
+    wave: Wave, received: dict[Receiver, Tensor], tail: Tail, wanted: Wanted, some: slice
+) -> dict[Site, list[Put]]:
+    """What some variants put in the place of the receivers, after what knock-outs hold."""
+    patched, puts = tail.token <= wanted.at[tail.prompt], _knocked_out(wave)
+    for receiver, value in received.items():
+        site = (receiver.site, receiver.node.layer)
+        puts.setdefault(site, []).append(_put(wave.model, receiver, value[some], patched))
+    return puts
 
 
 def _knocked_out(wave: Wave) -> dict[Site, list[Put]]:

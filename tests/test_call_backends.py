@@ -34,8 +34,8 @@ def test_a_named_backend_that_can_not_run_says_why(model, pairs) -> None:
     ):
         with refused("backend 'cpu' can't run this", reason):
             path_patch(model, pairs, backend="cpu", **arguments)
-    with refused("backend 'cpu' can't run this: attention has no fast path"):
-        attention(model, pairs, ["0.0"], backend="cpu")
+    with refused("backend 'cpu' can't run this: precision 'fp64'"):
+        attention(model, pairs, ["0.0"], backend="cpu", precision="fp64")
     for call in (activation_patch, lambda *given, **rest: ablate(*given, [{}], **rest)):
         with refused("backend 'cpu' can't run this: precision 'fp64'"):
             call(model, pairs, backend="cpu", precision="fp64")
@@ -69,7 +69,7 @@ def test_auto_takes_the_fast_path_silently(model, pairs) -> None:
 def test_auto_falls_back_and_says_so_once_where_it_was_called(model, pairs) -> None:
     for call, reason in (
         (lambda: path_patch(model.to(dtype=torch.float64), pairs, ["0.0"]), "weights are float64"),
-        (lambda: attention(model, pairs, ["0.0"]), "attention has no fast path"),
+        (lambda: attention(model.to(dtype=torch.float64), pairs, ["0.0"]), "weights are float64"),
     ):
         with pytest.warns(UserWarning, match=f"runs the reference backend.*{reason}") as caught:
             result = call()

@@ -101,7 +101,7 @@ def run_study(
         behind = tuple(h for h in _strongest(to_queries, _BEHIND) if h not in movers)
     patterns = torch.empty(0)
     if movers:
-        patterns = attention(model, pairs, list(movers + behind), backend="reference")
+        patterns = attention(model, pairs, list(movers + behind))
     return Study(
         model=model,
         pairs=pairs,
