@@ -1,6 +1,6 @@
-"""`make bench`: runs the jobs, prints their table and writes the results of this machine.
+"""`make bench`: runs the jobs, prints their table and writes the results to out/.
 
-With --readme the README's table is made from them.
+With --readme they become this machine's results in benchmarks/results, and the README's table.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def main() -> int:
     """Runs the benchmarks; returns pytest's exit status."""
     parser = argparse.ArgumentParser(prog="benchmarks.run", description=__doc__)
     parser.add_argument("--threads", type=int, default=None, help="threads (default: torch's own)")
-    parser.add_argument("--out", type=Path, help="results file (default: benchmarks/results/…)")
-    parser.add_argument("--readme", action="store_true", help="put the table into README.md")
+    parser.add_argument("--out", type=Path, help="results file (default: out/benchmarks/…)")
+    parser.add_argument("--readme", action="store_true", help="keep the results, and put their table into README.md")
     parser.add_argument("-k", dest="only", default="", help="only benchmarks that match")
     chosen = parser.parse_args()
     threads = chosen.threads or torch.get_num_threads()
@@ -41,7 +41,8 @@ def main() -> int:
         jobs = [case["extra_info"] for case in json.loads(raw.read_text())["benchmarks"]]
     found = {"machine": _machine(threads), "jobs": jobs}
     print(results.table(found))
-    path = chosen.out or results.RESULTS / f"{_slug(found['machine']['cpu'])}.json"
+    folder = results.RESULTS if chosen.readme else HERE.parent / "out" / "benchmarks"
+    path = chosen.out or folder / f"{_slug(found['machine']['cpu'])}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found, indent=1) + "\n")
     print(f"\nresults written: {path}")
