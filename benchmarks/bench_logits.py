@@ -14,7 +14,7 @@ from rate import matrix_rate
 from ioi_fast import explain, path_patch
 from ioi_fast.agreement import PROMISED, sweep_error
 
-ROUNDS = 7
+ROUNDS = 15
 CHECKED_SENDERS = 4
 
 

@@ -22,6 +22,8 @@ namespace {
 constexpr int64_t kPanel = 32;  // columns
 constexpr int kStrip = 14;      // rows
 constexpr int64_t kLine = 16;   // floats of a cache line
+// Steps of k at a time: the rows of a strip stay in the first cache while all panels go by.
+constexpr int64_t kDepth = 768;
 
 typedef float Lanes __attribute__((vector_size(64), aligned(4), may_alias));
 
@@ -30,8 +32,9 @@ struct Strip {
   int64_t stride;
   const float* panel;  // [K, 32]
   int64_t K;
-  const float* bias;  // [32] or null
-  float* out;         // [strip, 32], `out_stride` apart
+  const float* start;  // what is added to, [strip, 32], `start_stride` apart, or null
+  int64_t start_stride;
+  float* out;  // [strip, 32], `out_stride` apart
   int64_t out_stride;
   const float* ahead;  // what to fetch meanwhile: K lines
 };
@@ -43,8 +46,8 @@ IOI_FAST_WIDE void strip_product(const Strip& strip) {
   for (int i = 0; i < ROWS; ++i) {
     for (int half = 0; half < 2; ++half) {
       const Lanes zero = {};
-      const Lanes* bias = reinterpret_cast<const Lanes*>(strip.bias) + half;
-      sums[i][half] = strip.bias ? *bias : zero;
+      const float* start = strip.start + i * strip.start_stride + half * kLine;
+      sums[i][half] = strip.start ? *reinterpret_cast<const Lanes*>(start) : zero;
     }
   }
   const float* rows = strip.rows;
@@ -77,19 +80,25 @@ constexpr StripProduct kStripProducts[kStrip + 1] = {
     strip_product<10>, strip_product<11>, strip_product<12>, strip_product<13>, strip_product<14>};
 
 // rows [R, K] times some panels -> out [R, 32·panels]; rows are cut into strips of like height.
-void panel_product(const float* rows, int64_t R, int64_t stride, const float* panels, int64_t K,
-                   int64_t count, const float* bias, float* out, int64_t out_stride,
-                   const float* next) {
-  const int64_t strips = (R + kStrip - 1) / kStrip;
-  for (int64_t p = 0; p < count; ++p) {
-    const float* ahead = p + 1 < count ? panels + (p + 1) * K * kPanel : next;
-    for (int64_t s = 0; s < strips; ++s) {
-      const int64_t first = R * s / strips, height = R * (s + 1) / strips - first;
-      // A panel has 2·K lines: two strips fetch all of the next one.
-      kStripProducts[height]({rows + first * stride, stride, panels + p * K * kPanel, K,
-                              bias ? bias + p * kPanel : nullptr,
-                              out + first * out_stride + p * kPanel, out_stride,
-                              ahead + (s % 2) * K * kLine});
+inline void panel_product(const float* rows, int64_t R, int64_t stride, const float* panels,
+                          int64_t K, int64_t count, const float* bias, float* out,
+                          int64_t out_stride, const float* next) {
+  const int64_t strips = (R + kStrip - 1) / kStrip, parts = (K + kDepth - 1) / kDepth;
+  for (int64_t part = 0; part < parts; ++part) {
+    const int64_t from = K * part / parts, depth = K * (part + 1) / parts - from;
+    for (int64_t p = 0; p < count; ++p) {
+      const float* panel = panels + (p * K + from) * kPanel;
+      const float* ahead = p + 1 < count ? panel + K * kPanel : next;
+      if (p + 1 == count && part + 1 < parts) ahead = panels + (from + depth) * kPanel;
+      for (int64_t s = 0; s < strips; ++s) {
+        const int64_t first = R * s / strips, height = R * (s + 1) / strips - first;
+        float* to = out + first * out_stride + p * kPanel;
+        const float* start = bias ? bias + p * kPanel : nullptr;
+        // A panel has 2 lines a step: two strips fetch all of the next one.
+        kStripProducts[height]({rows + first * stride + from, stride, panel, depth,
+                                part > 0 ? to : start, part > 0 ? out_stride : 0, to, out_stride,
+                                ahead + (s % 2) * depth * kLine});
+      }
     }
   }
 }
