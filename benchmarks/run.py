@@ -29,7 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.run", description=__doc__)
     parser.add_argument("--threads", type=int, default=None, help="threads (default: torch's own)")
     parser.add_argument("--out", type=Path, help="results file (default: out/benchmarks/…)")
-    parser.add_argument("--readme", action="store_true", help="keep the results, and put their table into README.md")
+    parser.add_argument("--readme", action="store_true", help="keep the results and their table")
     parser.add_argument("-k", dest="only", default="", help="only benchmarks that match")
     chosen = parser.parse_args()
     threads = chosen.threads or torch.get_num_threads()
