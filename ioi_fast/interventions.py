@@ -12,6 +12,7 @@ from ioi_fast.prompts import PromptPairs
 from ioi_fast.sites import Head, Node, Receiver, Sender, parse_node, parse_receivers, parse_senders
 
 BETWEEN = ("mlps", "nothing")
+INPUTS = ("q", "k", "v")
 SOURCES = ("mean", "mean_by_form", "zero", "new")
 HEAD_SITES = ("z", "q", "k", "v")
 STREAM_SITES = ("resid_pre", "resid_mid", "attn_out", "mlp_out")
@@ -84,6 +85,15 @@ class Ablations:
         return tuple("+".join(str(one) for one in v) or "nothing" for v in self.variants)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class PairSweep:
+    """Paths from every head to each of these inputs of every later head."""
+
+    inputs: tuple[str, ...]
+    between: str
+    position: Position
+
+
 def check_choice(value: object, choices: tuple[str, ...], argument: str) -> str:
     """The value, or a ValueError naming the choices."""
     if not isinstance(value, str) or value not in choices:
@@ -116,6 +126,21 @@ def parse_path_patch(
         between=check_choice(between, BETWEEN, "between"),
         knock_out=KnockOut(ablations, source),
     )
+
+
+def parse_pair_sweep(
+    pairs: PromptPairs, *, inputs: object, between: object, position: object
+) -> PairSweep:
+    """The validated intervention of a `pair_sweep` call; raises TypeError or ValueError."""
+    if isinstance(inputs, str) or not isinstance(inputs, Iterable):
+        raise TypeError(f"inputs must be a list of 'q', 'k' and 'v', got {inputs!r}")
+    chosen = tuple(check_choice(one, INPUTS, "inputs") for one in inputs)
+    if not chosen:
+        raise ValueError("inputs must have at least one of q, k, v, got an empty list")
+    if len(set(chosen)) < len(chosen):
+        raise ValueError(f"inputs must differ, got {list(chosen)}")
+    between = check_choice(between, BETWEEN, "between")
+    return PairSweep(chosen, between, parse_position(position, pairs))
 
 
 def parse_ablations(

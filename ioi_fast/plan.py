@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from ioi_fast.blocks import block_bytes, blocks_of, prompt_blocks, split
 from ioi_fast.config import GPT2Config
 from ioi_fast.sites import Receiver, Sender
-from ioi_fast.work import Prompt, Variant, first_reached, place
+from ioi_fast.work import Prompt, Variant, first_reached, place, run_flops
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +105,12 @@ class PathPlan:
         config, live = self.config, self._live
         D, F = config.n_embd, config.d_mlp
         orig_rows = sum(p.end + 1 for p in self.prompts)
-        flops = _run_flops(config, layer == config.n_layer - 1, orig_rows, len(self.prompts))
+        flops = run_flops(config, layer == config.n_layer - 1, orig_rows, len(self.prompts))
         new_rows = sum(p.new_rows for p in live) if live and layer <= self.new_until[0] else 0
         if new_rows:
             at_end = layer == self.new_until[0] and not self.everywhere
             heads_only = layer == self.new_until[0] and not self.new_until[1]
-            flops += _run_flops(config, at_end, new_rows, len(live), not heads_only)
+            flops += run_flops(config, at_end, new_rows, len(live), not heads_only)
         cells = sum(self.cells(prompt) for prompt in live)
         wave_rows = self.active(layer) * cells
         heads = {h for v in self.variants for h in v.sender.heads if h.layer == layer}
@@ -134,7 +134,7 @@ class PathPlan:
         at_end = layer == config.n_layer - 1
         rows = sum(self.after(prompt) for prompt in live)
         out = len(live) if at_end else rows
-        flops += begun * _run_flops(config, at_end, rows, len(live))
+        flops += begun * run_flops(config, at_end, rows, len(live))
         changed = len({r.node for r in heads})
         # A new query changes its own token alone; a new key or value all tokens from it on.
         spreads = any(receiver.site in ("k", "v") for receiver in heads)
@@ -169,7 +169,8 @@ class PathPlan:
         return block_bytes(self, [self.prompts[i] for i in block], variants)
 
     def __str__(self) -> str:
-        return "\n".join([self._title(), *self._table(), *self._totals()])
+        table = rows_table(self.layers(), after=self.receivers is not None)
+        return "\n".join([self._title(), *table, *self._totals()])
 
     def _title(self) -> str:
         to = "the logits" if self.receivers is None else ", ".join(map(str, self.receivers))
@@ -178,15 +179,6 @@ class PathPlan:
             f"path patch to {to}, between={self.between!r}: {self.senders} senders{reach}, "
             f"{len(self.prompts)} prompts ({self.live} live)"
         )
-
-    def _table(self) -> list[str]:
-        table = [["layer", "orig rows", "new rows", "wave rows", "after rows", "GFLOP"]]
-        for work in self.layers():
-            rows = (work.orig_rows, work.new_rows, work.wave_rows, work.after_rows)
-            table.append([f"{work.layer}", *(f"{n:,}" for n in rows), f"{work.flops / 1e9:.2f}"])
-        if self.receivers is None:
-            table = [[*row[:4], row[5]] for row in table]
-        return [" ".join([f"{row[0]:>5}", *(f"{cell:>10}" for cell in row[1:])]) for row in table]
 
     def _totals(self) -> list[str]:
         prompts, variants = len(self.prompt_blocks), len(self.variant_blocks)
@@ -199,13 +191,15 @@ class PathPlan:
         ]
 
 
-def _run_flops(
-    config: GPT2Config, end_only: bool, rows: int, prompts: int, with_mlp: bool = True
-) -> int:
-    """Products of one layer of a run; with end_only only keys and values of all its rows."""
-    D, F = config.n_embd, config.d_mlp
-    after = 2 * D * D + 4 * D * F if with_mlp else 0
-    return rows * 4 * D * D + (prompts if end_only else rows) * (2 * D * D + after)
+def rows_table(layers: Sequence[LayerWork], after: bool) -> list[str]:
+    """Lines of a table of work by layer, with or without what follows receivers."""
+    table = [["layer", "orig rows", "new rows", "wave rows", "after rows", "GFLOP"]]
+    for work in layers:
+        rows = (work.orig_rows, work.new_rows, work.wave_rows, work.after_rows)
+        table.append([f"{work.layer}", *(f"{n:,}" for n in rows), f"{work.flops / 1e9:.2f}"])
+    if not after:
+        table = [[*row[:4], row[5]] for row in table]
+    return [" ".join([f"{row[0]:>5}", *(f"{cell:>10}" for cell in row[1:])]) for row in table]
 
 
 def plan_path_patch(

@@ -11,16 +11,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ioi_fast.interventions import Ablations, ActivationPatch, KnockOut, PathPatch
+from ioi_fast.interventions import Ablations, ActivationPatch, KnockOut, PairSweep, PathPatch
 from ioi_fast.metrics import Metric, Reading
 from ioi_fast.model import GPT2
 from ioi_fast.positions import Position
 from ioi_fast.prompts import PromptPairs
 from ioi_fast.reference_ablation import Replacements, add, node_cells, whole_site
 from ioi_fast.reference_run import Overwrite, Run, Site, plain_run
-from ioi_fast.sites import Head, Sender
+from ioi_fast.sites import Head, Receiver, Sender
 
 Advance = Callable[[int], None]
+# Takes (input, layer, head) of a receiver, its first senders [P], prompts [n] and values [P, n].
+Keep = Callable[[tuple[int, int, int], slice, Tensor, Tensor], None]
 Overwrites = dict[Site, list[Overwrite]]
 
 
@@ -91,6 +93,32 @@ class PathPasses:
             value = self.patch.position.aligned(self.new.used[key], self.pairs.orig.shape[1])
             add(overwrites, key, Overwrite(where, value))
         return plain_run(self.model, self.pairs.orig, self.pairs.end, overwrites)
+
+
+def pair_sweep(
+    model: GPT2, pairs: PromptPairs, sweep: PairSweep, metric: Metric, keep: Keep, advance: Advance
+) -> Tensor:
+    """A path patch of every earlier head for each receiver; the base metric [N]."""
+    L, H, none = model.config.n_layer, model.config.n_head, KnockOut((), "mean")
+    heads = [Head(layer, head) for layer in range(L) for head in range(H)]
+    base, prompts = (
+        path_patch(
+            model,
+            pairs,
+            PathPatch((Sender((heads[0],)),), None, sweep.position, sweep.between, none),
+            metric,
+            lambda _: None,
+        ).base,
+        torch.arange(len(pairs)),
+    )
+    for index, site in enumerate(sweep.inputs):
+        for head in heads[H:]:
+            senders = tuple(Sender((one,)) for one in heads if one.layer < head.layer)
+            receivers = (Receiver(head, site),)
+            patch = PathPatch(senders, receivers, sweep.position, sweep.between, none)
+            values = path_patch(model, pairs, patch, metric, advance).values
+            keep((index, head.layer, head.head), slice(0, len(senders)), prompts, values)
+    return base
 
 
 def activation_patch(

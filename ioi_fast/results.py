@@ -66,11 +66,11 @@ class Result:
         """Everything as plain lists and strings, ready for JSON; None for what is not finite."""
         return {
             "senders": list(self.senders),
-            "effect": _plain(self.effect.tolist()),
-            "stderr": _plain(self.stderr.tolist()) if self.base.shape[0] > 1 else None,
-            "relative": _plain(self.relative.tolist()),
-            "values": _plain(self.values.tolist()),
-            "base": _plain(self.base.tolist()),
+            "effect": plain(self.effect.tolist()),
+            "stderr": plain(self.stderr.tolist()) if self.base.shape[0] > 1 else None,
+            "relative": plain(self.relative.tolist()),
+            "values": plain(self.values.tolist()),
+            "base": plain(self.base.tolist()),
             "backend": self.backend,
             "precision": self.precision,
             "provenance": self.provenance,
@@ -83,10 +83,10 @@ class Result:
         )
 
 
-def _plain(numbers: list | float) -> list | float | None:
+def plain(numbers: list | float) -> list | float | None:
     """Nested lists of numbers with None for NaN and infinity, which JSON does not have."""
     if isinstance(numbers, list):
-        return [_plain(number) for number in numbers]
+        return [plain(number) for number in numbers]
     return numbers if math.isfinite(numbers) else None
 
 

@@ -6,7 +6,7 @@ LayerNorms is recomputed, at the patched cells alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +61,20 @@ class Wave:
             advance(1)
         return received
 
+    def inputs_of_heads(self) -> Iterator[tuple[int, Tensor]]:
+        """Every layer that a variant reaches, with the change of its normalised input [P, C, D].
+
+        P are the variants that begin in an earlier layer.
+        """
+        delta_PCD, last = self._start(), self.model.config.n_layer - 1
+        for layer in range(last + 1):
+            begun = sum(variant.start[0] < layer for variant in self.variants)
+            if begun:
+                yield layer, self._normed(layer, delta_PCD[:begun])
+            if layer < last:
+                self._write_heads(layer, delta_PCD)
+                self._write_mlps(layer, delta_PCD)
+
     def _start(self) -> Tensor:
         C, D = self.sites.resid_pre[0].shape
         return torch.zeros(len(self.variants), C, D, dtype=torch.float32)
@@ -73,11 +87,15 @@ class Wave:
         if not by_head:
             return {}
         block, config = self.model.weights.blocks[layer], self.model.config
-        normed = self.ops.layernorm_delta(
-            self.sites.resid_pre[layer], delta_PCD, block.ln_1_gain, config.layer_norm_epsilon
-        )
+        normed = self._normed(layer, delta_PCD)
         columns = block.w_qkv.unflatten(1, (3, config.n_head, config.d_head))
         return {r: normed @ columns[:, "qkv".index(r.site), r.node.head] for r in by_head}
+
+    def _normed(self, layer: int, delta_PCD: Tensor) -> Tensor:
+        gain = self.model.weights.blocks[layer].ln_1_gain
+        epsilon = self.model.config.layer_norm_epsilon
+        resid_pre = self.sites.resid_pre[layer]
+        return self.ops.layernorm_delta(resid_pre, delta_PCD, gain, epsilon)
 
     def _write_heads(self, layer: int, delta_PCD: Tensor) -> None:
         """Adds what the senders among the layer's heads write: δz·W_O, once per head."""

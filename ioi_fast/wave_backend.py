@@ -17,6 +17,7 @@ from ioi_fast.model import GPT2
 from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
 from ioi_fast.plan import PathPlan, plan_path_patch
+from ioi_fast.positions import Position
 from ioi_fast.prompts import PromptPairs
 from ioi_fast.readout import needs_vocabulary, read_out
 from ioi_fast.reference_backend import Outcome
@@ -35,7 +36,7 @@ def plan(
     """The plan of a path patch; raises ValueError for too small a max_memory."""
     return plan_path_patch(
         model.config,
-        _prompts(pairs, patch),
+        prompts_of(pairs, patch.position, patch.receivers is None, patch.knock_out),
         patch.senders,
         patch.receivers,
         everywhere=patch.position.everywhere,
@@ -45,16 +46,19 @@ def plan(
     )
 
 
-def _prompts(pairs: PromptPairs, patch: PathPatch) -> list[Prompt]:
-    position, end = patch.position, pairs.end
+def prompts_of(
+    pairs: PromptPairs, position: Position, to_logits: bool, knock_out: KnockOut | None = None
+) -> list[Prompt]:
+    """What a plan needs to know of the prompts when this position is patched."""
+    end = pairs.end
     at, new_at = (end, end) if position.everywhere else (position.orig, position.new)
     # Attention is frozen on the way to the logits, so only END reaches them.
-    live = at == end if patch.receivers is None else at <= end
+    live = at == end if to_logits else at <= end
     at = at.minimum(end)
     T = min(pairs.orig.shape[1], pairs.new.shape[1])
     changed = pairs.orig[:, :T] != pairs.new[:, :T]
     first = torch.where(changed.any(1), changed.int().argmax(1), T)
-    for ablation in patch.knock_out.ablations:
+    for ablation in () if knock_out is None else knock_out.ablations:
         # Where a knocked-out role stands elsewhere in new, the runs differ there already.
         one = ablation.position
         if not one.everywhere and not torch.equal(one.orig, one.new):
@@ -101,12 +105,19 @@ def path_patch(
     return Outcome(base, values)
 
 
-def _wanted(work: PathPlan, prompts: Sequence[Prompt]) -> Wanted:
+def wanted_of(
+    prompts: Sequence[Prompt], everywhere: bool, until: tuple[int, int], from_layer: int | None
+) -> Wanted:
+    """What waves over these prompts ask of the two runs."""
     at, new_at, first = (
         torch.tensor([getattr(prompt, name) for prompt in prompts])
         for name in ("at", "new_at", "first_changed")
     )
-    return Wanted(at, new_at, first, work.everywhere, work.new_until, work.from_layer)
+    return Wanted(at, new_at, first, everywhere, until, from_layer)
+
+
+def _wanted(work: PathPlan, prompts: Sequence[Prompt]) -> Wanted:
+    return wanted_of(prompts, work.everywhere, work.new_until, work.from_layer)
 
 
 def _final(
@@ -116,7 +127,7 @@ def _final(
     if work.receivers is None:
         return wave.to_logits(advance)
     received = wave.to_receivers(work.receivers, advance)
-    tail = _tail(pairs, wanted)
+    tail = tail_of(pairs, wanted)
     rerun = Rerun(wave.model, wave.packed, wave.ops, tail, wave.sites.tail)
     parts = []
     for some in tiles(len(wave.variants), tile_variants(len(tail.in_orig))):
@@ -140,12 +151,13 @@ def first_phase(
     wanted = _wanted(work, [work.prompts[index] for index in block])
     sites, _ = clean_runs(model, packed, ops, pairs, wanted, knocked)
     wave = Wave(model, packed, ops, sites, work.variants, work.between)
-    received, tail = wave.to_receivers(work.receivers, lambda _: None), _tail(pairs, wanted)
+    received, tail = wave.to_receivers(work.receivers, lambda _: None), tail_of(pairs, wanted)
     starts = [(variant.reaches, 1) for variant in work.variants]
     return tail, _puts(wave, received, tail, wanted, slice(None)), starts
 
 
-def _tail(pairs: PromptPairs, wanted: Wanted) -> Tail:
+def tail_of(pairs: PromptPairs, wanted: Wanted) -> Tail:
+    """The cells on which what follows receivers is recomputed."""
     return Tail.since(Grid.of(torch.zeros_like(pairs.end), pairs.end), wanted.first)
 
 

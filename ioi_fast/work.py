@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ioi_fast.config import GPT2Config
 from ioi_fast.sites import Head, Node, Receiver, Sender
 
 
@@ -90,3 +91,12 @@ def first_reached(sender: Sender, receivers: Sequence[Receiver] | None, n_layer:
         and (r.site == "mlp_in" or start[0] < r.node.layer)
     ]
     return min(layers, default=None)
+
+
+def run_flops(
+    config: GPT2Config, end_only: bool, rows: int, prompts: int, with_mlp: bool = True
+) -> int:
+    """Products of one layer of a run; with end_only only keys and values of all its rows."""
+    D, F = config.n_embd, config.d_mlp
+    after = 2 * D * D + 4 * D * F if with_mlp else 0
+    return rows * 4 * D * D + (prompts if end_only else rows) * (2 * D * D + after)

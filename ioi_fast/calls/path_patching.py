@@ -1,0 +1,123 @@
+"""`path_patch`: validate, choose a backend, run, label."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ioi_fast import ops, reference_backend, wave_backend
+from ioi_fast.ablation_source import check_matches_everywhere, check_source
+from ioi_fast.backends import Choice, choose
+from ioi_fast.calls.checks import check_inputs, exact_model
+from ioi_fast.interventions import PathPatch, parse_path_patch
+from ioi_fast.metrics import Metric, check_metric
+from ioi_fast.model import GPT2
+from ioi_fast.prompts import PromptPairs
+from ioi_fast.reference_backend import Outcome
+from ioi_fast.results import Result, provenance
+from ioi_fast.running import bar, threads_set
+
+
+def path_patch(
+    model: GPT2,
+    pairs: PromptPairs,
+    senders: object = "heads",
+    receivers: object = "logits",
+    position: object = "END",
+    between: str = "mlps",
+    metric: Metric = "logit_diff",
+    knock_out: Mapping | None = None,
+    knock_out_source: str = "mean",
+    precision: str = "fp32",
+    backend: str = "auto",
+    max_memory: int | None = None,
+    threads: int | None = None,
+    progress: bool = False,
+) -> Result:
+    """What changes when each sender's output is the new run's and flows to the receivers alone
+    (paper section 3).
+
+    Heads between sender and receiver stay frozen; MLPs are recomputed (between="mlps") or frozen
+    too (between="nothing"). values [S, N]; effect [L, H] for "heads", [L] for "mlps", [S] for a
+    list. Raises TypeError or ValueError naming the argument, RuntimeError when a named backend
+    can't run the call.
+
+    >>> result = ioi_fast.path_patch(model, pairs)          # doctest: +SKIP
+    >>> result.effect.shape                                 # doctest: +SKIP
+    torch.Size([6, 8])
+    """
+    patch = checked_patch(
+        model,
+        pairs,
+        metric,
+        senders=senders,
+        receivers=receivers,
+        position=position,
+        between=between,
+        knock_out=knock_out,
+        knock_out_source=knock_out_source,
+    )
+    choice = choose(model, backend, precision, max_memory)
+    with threads_set(threads):
+        outcome, ran = _run_path_patch(model, pairs, patch, metric, choice, max_memory, progress)
+        return Result(
+            values=outcome.values.float(),
+            base=outcome.base.float(),
+            senders=tuple(str(sender) for sender in patch.senders),
+            shape=_sender_shape(model, senders, len(patch.senders)),
+            backend=ran,
+            precision=precision,
+            provenance=provenance(model, pairs, metric, _definition(patch)),
+        )
+
+
+def checked_patch(model: GPT2, pairs: PromptPairs, metric: Metric, **asked: object) -> PathPatch:
+    """The intervention that arguments of `path_patch` ask for, all of them checked."""
+    check_inputs(model, pairs)
+    check_metric(metric)
+    patch = parse_path_patch(pairs, model.config, **asked)
+    if patch.knock_out.ablations:
+        check_source(patch.knock_out.source, pairs, pairs, "knock_out_source")
+        everywhere = any(one.position.everywhere for one in patch.knock_out.ablations)
+        if patch.knock_out.source == "new" and everywhere:
+            check_matches_everywhere(pairs)
+    return patch
+
+
+def _run_path_patch(
+    model: GPT2,
+    pairs: PromptPairs,
+    patch: PathPatch,
+    metric: Metric,
+    choice: Choice,
+    max_memory: int | None,
+    progress: bool,
+) -> tuple[Outcome, str]:
+    if choice.backend == "cpu":
+        work = wave_backend.plan(model, pairs, patch, metric, max_memory)
+        table = ops.cpu()
+        with bar(work.steps, "path patch", progress) as advance:
+            outcome = wave_backend.path_patch(
+                model, pairs, work, patch.knock_out, metric, table, advance
+            )
+        return outcome, table.backend
+    exact = exact_model(model, choice)
+    with bar(len(patch.senders), "path patch", progress) as advance:
+        return reference_backend.path_patch(exact, pairs, patch, metric, advance), "reference"
+
+
+def _definition(patch: PathPatch) -> dict[str, object]:
+    receivers = patch.receivers
+    return {
+        "call": "path_patch",
+        "receivers": "logits" if receivers is None else [str(receiver) for receiver in receivers],
+        "position": patch.position.name,
+        "between": patch.between,
+        "knock_out": [str(ablation) for ablation in patch.knock_out.ablations],
+        "knock_out_source": patch.knock_out.source if patch.knock_out.ablations else None,
+    }
+
+
+def _sender_shape(model: GPT2, senders: object, count: int) -> tuple[int, ...]:
+    if isinstance(senders, str) and senders == "heads":
+        return (model.config.n_layer, model.config.n_head)
+    return (count,)

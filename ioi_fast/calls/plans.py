@@ -1,0 +1,91 @@
+"""`explain`: the plan of a call without running it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from ioi_fast import pair_sweep_backend, wave_backend
+from ioi_fast.backends import check_request, why_not_cpu
+from ioi_fast.calls.pair_sweeps import checked_sweep, pair_sweep
+from ioi_fast.calls.path_patching import checked_patch, path_patch
+from ioi_fast.calls.reruns import ablate, activation_patch, checked_ablations, checked_activation
+from ioi_fast.model import GPT2
+from ioi_fast.prompts import PromptPairs
+from ioi_fast.rerun_work import plan_ablations, plan_activation_patch
+from ioi_fast.running import check_threads
+
+
+class Plan(Protocol):
+    """What a call will do, in integers; prints as a table of rows, bytes and FLOPs."""
+
+    @property
+    def flops(self) -> int:
+        """Every product that the definition makes unavoidable."""
+
+    @property
+    def peak_bytes(self) -> int:
+        """Estimate of the growth of memory during the call, packed weights not counted."""
+
+
+def explain(call: Callable, model: GPT2, pairs: PromptPairs, **arguments: object) -> Plan:
+    """The plan of a call without running it; print it for rows, bytes and FLOPs.
+
+    Raises as the call itself does, and ValueError for a call that has no plan.
+
+    >>> print(ioi_fast.explain(ioi_fast.path_patch, model, pairs))    # doctest: +SKIP
+    """
+    if call not in _PLANNERS:
+        names = ", ".join(f"ioi_fast.{planned.__name__}" for planned in _PLANNERS)
+        raise ValueError(f"call must be one of {names}, got {call!r}")
+    bound = inspect.signature(call).bind(model, pairs, **arguments)
+    bound.apply_defaults()
+    given = bound.arguments
+    make = _PLANNERS[call](model, pairs, given)
+    check_request(given["backend"], given["precision"], given["max_memory"])
+    check_threads(given["threads"])
+    reason = why_not_cpu(model, given["precision"])
+    if given["backend"] not in ("auto", "cpu"):
+        reason = f"backend is {given['backend']!r}"
+    if reason:
+        raise ValueError(f"call: only the fast path has a plan, and {reason}")
+    return make()
+
+
+# Each checks the arguments of its call and returns what makes the plan.
+Planner = Callable[[GPT2, PromptPairs, Mapping], Callable[[], Plan]]
+
+
+def _of_path_patch(model: GPT2, pairs: PromptPairs, given: Mapping) -> Callable[[], Plan]:
+    names = ("senders", "receivers", "position", "between", "knock_out", "knock_out_source")
+    metric = given["metric"]
+    patch = checked_patch(model, pairs, metric, **{name: given[name] for name in names})
+    return lambda: wave_backend.plan(model, pairs, patch, metric, given["max_memory"])
+
+
+def _of_ablate(model: GPT2, pairs: PromptPairs, given: Mapping) -> Callable[[], Plan]:
+    names = ("variants", "source", "base", "mean_pairs", "metric")
+    ablations, _ = checked_ablations(model, pairs, **{name: given[name] for name in names})
+    return lambda: plan_ablations(model.config, pairs, ablations, given["max_memory"])
+
+
+def _of_activation_patch(model: GPT2, pairs: PromptPairs, given: Mapping) -> Callable[[], Plan]:
+    names = ("site", "position", "heads", "metric")
+    patch = checked_activation(model, pairs, **{name: given[name] for name in names})
+    return lambda: plan_activation_patch(model.config, pairs, patch, given["max_memory"])
+
+
+def _of_pair_sweep(model: GPT2, pairs: PromptPairs, given: Mapping) -> Callable[[], Plan]:
+    names = ("inputs", "between", "position", "per_prompt", "metric")
+    sweep = checked_sweep(model, pairs, **{name: given[name] for name in names})
+    metric, max_memory = given["metric"], given["max_memory"]
+    return lambda: pair_sweep_backend.plan(model, pairs, sweep, metric, max_memory)
+
+
+_PLANNERS: dict[Callable, Planner] = {
+    path_patch: _of_path_patch,
+    activation_patch: _of_activation_patch,
+    ablate: _of_ablate,
+    pair_sweep: _of_pair_sweep,
+}

@@ -1,0 +1,104 @@
+"""The fast path of a sweep over pairs: a wave of all senders, a rerun for each receiver."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from ioi_fast.base import tiles
+from ioi_fast.clean_runs import clean_runs
+from ioi_fast.interventions import PairSweep
+from ioi_fast.metrics import Metric
+from ioi_fast.model import GPT2
+from ioi_fast.ops import Ops
+from ioi_fast.packing import Packed
+from ioi_fast.pair_work import PairPlan, plan_pairs
+from ioi_fast.prompts import PromptPairs
+from ioi_fast.readout import needs_vocabulary, read_out
+from ioi_fast.reference_backend import Keep
+from ioi_fast.rerun import Put, Rerun
+from ioi_fast.wave import Wave
+from ioi_fast.wave_backend import prompts_of, tail_of, wanted_of
+
+Advance = Callable[[int], None]
+
+
+def plan(
+    model: GPT2, pairs: PromptPairs, sweep: PairSweep, metric: Metric, max_memory: int | None
+) -> PairPlan:
+    """The plan of a sweep; raises ValueError for too small a max_memory."""
+    return plan_pairs(
+        model.config,
+        prompts_of(pairs, sweep.position, to_logits=False),
+        sweep.inputs,
+        everywhere=sweep.position.everywhere,
+        between=sweep.between,
+        vocabulary=needs_vocabulary(metric),
+        max_memory=max_memory,
+    )
+
+
+@torch.no_grad()
+def pair_sweep(
+    model: GPT2,
+    pairs: PromptPairs,
+    work: PairPlan,
+    metric: Metric,
+    ops: Ops,
+    keep: Keep,
+    advance: Advance,
+) -> Tensor:
+    """Carries out a plan: gives every value to `keep`; the base metric [N]."""
+    base, packed = torch.empty(len(pairs), dtype=torch.float32), Packed.of(model, ops)
+    for block in work.prompt_blocks:
+        chosen = torch.tensor(block)
+        members, prompts = pairs.select(chosen), [work.prompts[index] for index in block]
+        wanted = None
+        if work.variants and prompts[0].live:
+            wanted = wanted_of(prompts, work.everywhere, work.new_until, from_layer=1)
+        sites, final = clean_runs(model, packed, ops, members, wanted)
+        base[chosen], change = read_out(model, packed, ops, members, chosen, metric, final)
+        if wanted is None:
+            continue
+        wave = Wave(model, packed, ops, sites, work.variants, work.between)
+        tail = tail_of(members, wanted)
+        receivers = _Receivers(work, Rerun(model, packed, ops, tail, sites.tail), wanted.at)
+        for layer, normed_PCD in wave.inputs_of_heads():
+            for head in range(model.config.n_head):
+                for place, some, delta in receivers.of_head(layer, head, normed_PCD):
+                    keep(place, some, chosen, change(delta))
+                    advance(len(delta))
+        # Before the next block's runs begin: they need the memory.
+        del sites, change, wave, receivers
+    return base
+
+
+class _Receivers:
+    """What follows when one input of one head is overwritten by what a sender made of it."""
+
+    def __init__(self, work: PairPlan, rerun: Rerun, at: Tensor) -> None:
+        tail = rerun.tail
+        self._work, self._rerun = work, rerun
+        self._patched_M = tail.token <= at[tail.prompt]
+
+    def of_head(self, layer: int, head: int, normed_PCD: Tensor):
+        """((input, layer, head), senders, change of the final residual [P, N, D]) by tiles."""
+        model = self._rerun.model
+        columns = model.weights.blocks[layer].w_qkv.unflatten(1, (3, model.config.n_head, -1))
+        together = self._work.together(len(self._patched_M))
+        for index, site in enumerate(self._work.inputs):
+            weight_DK = columns[:, "qkv".index(site), head]
+            for some in tiles(len(normed_PCD), together):
+                put = self._put(head, normed_PCD[some] @ weight_DK)
+                starts = [(layer, 1)] * len(put.value)
+                yield (index, layer, head), some, self._rerun.run({(site, layer): [put]}, starts)
+
+    def _put(self, head: int, value_PCK: Tensor) -> Put:
+        P, _, K = value_PCK.shape
+        patched_M, H = self._patched_M, self._rerun.model.config.n_head
+        value_PMK = value_PCK.new_zeros(P, len(patched_M), K)
+        value_PMK[:, patched_M] = value_PCK
+        where_MH = patched_M[:, None] & (torch.arange(H) == head)
+        return Put(where_MH[None], value_PMK[:, :, None], (head,))
