@@ -41,6 +41,7 @@ setup(
     extras_require=EXTRAS,
     packages=[
         "ioi_fast",
+        "ioi_fast.calls",
         "ioi_fast.commands",
         "ioi_fast.demo",
         "ioi_fast.ioi",

@@ -98,6 +98,14 @@ def _puts(tail: Tail, state: LayerState, ablated: Both) -> dict[str, Sequence[Pu
     return puts
 
 
+def first_changed(pairs: PromptPairs) -> Tensor:
+    """The first token of each prompt that differs between orig and new, at the latest END, [N]."""
+    T = min(pairs.orig.shape[1], pairs.new.shape[1])
+    differs_NT = pairs.orig[:, :T] != pairs.new[:, :T]
+    first = torch.where(differs_NT.any(1), differs_NT.int().argmax(1), T)
+    return first.minimum(pairs.end)
+
+
 def padded(tokens: Tensor, T: int) -> Tensor:
     """Tokens [N, T]: cut, or filled up with token 0 that nothing reads."""
     return torch.nn.functional.pad(tokens[:, :T], (0, max(0, T - tokens.shape[1])))

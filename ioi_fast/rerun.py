@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -42,7 +43,7 @@ class Put:
         value = own + self.value if self.added else self.value
         return torch.where(self.where[..., None], value, own)
 
-    def variants(self, some: slice) -> Put:
+    def variants(self, some: slice | Tensor) -> Put:
         """For some of the variants."""
         where, value = (t if len(t) == 1 else t[some] for t in (self.where, self.value))
         return replace(self, where=where, value=value)
@@ -60,6 +61,14 @@ class Put:
 Puts = Mapping[Site, Sequence[Put]]
 
 
+class States(Protocol):
+    """The different states of variants after a layer: the state before it that each goes on from,
+    and a variant that has it; those that begin first come first."""
+
+    parents: Sequence[int]
+    variants: Sequence[int]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Rerun:
     """Runs variants from their first overwritten site to the final residual."""
@@ -71,27 +80,50 @@ class Rerun:
     layers: Mapping[int, LayerBase]
     live: Mapping[int, Sequence[int]] | None = None  # heads that are not frozen at every cell
 
-    def run(self, puts: Puts, starts: Sequence[Start]) -> Tensor:
-        """Change of the final residual at END, [P, N, D]; starts ascend."""
-        M, D = len(self.tail.in_orig), self.model.config.n_embd
-        delta_PMD = torch.zeros(len(starts), M, D, dtype=torch.float32)
+    def run(
+        self, puts: Puts, starts: Sequence[Start], states: Sequence[States] | None = None
+    ) -> Tensor:
+        """Change of the final residual at END, [P, N, D]; starts ascend.
+
+        With `states` by layer, variants that are alike so far are carried once, and what comes back
+        are the states after the last layer.
+        """
         last = self.model.config.n_layer - 1
+        delta_PMD = self._zeros(len(starts))
         for layer in range(starts[0][0], last + 1):
-            active = sum(start <= (layer, 1) for start in starts)
+            delta_PMD, chosen = self._states(delta_PMD, layer, starts, states)
+            own = starts if chosen is None else [starts[row] for row in chosen]
+            active = sum(start <= (layer, 1) for start in own)
+            rows = slice(active) if chosen is None else torch.tensor(chosen[:active])
             here = {
-                site: [put.variants(slice(active)) for put in some]
+                site: [put.variants(rows) for put in some]
                 for (site, at), some in puts.items()
                 if at == layer
             }
-            begun = sum(start <= (layer, 0) for start in starts)
+            begun = sum(start <= (layer, 0) for start in own)
             step = LayerRun(self, layer, here, begun, at_end=layer == last)
             out = step.run(delta_PMD[:active])
             if layer == last:
-                if active < len(starts):
-                    out = torch.cat([out, out.new_zeros(len(starts) - active, *out.shape[1:])])
+                if active < len(own):
+                    out = torch.cat([out, out.new_zeros(len(own) - active, *out.shape[1:])])
                 return out
             delta_PMD[:active] = out
         return delta_PMD
+
+    def _zeros(self, variants: int) -> Tensor:
+        M, D = len(self.tail.in_orig), self.model.config.n_embd
+        return torch.zeros(variants, M, D, dtype=torch.float32)
+
+    def _states(
+        self, delta: Tensor, layer: int, starts: Sequence[Start], states: Sequence[States] | None
+    ) -> tuple[Tensor, Sequence[int] | None]:
+        """Each state of a layer as it begins, and a variant that has it; None for one each."""
+        if states is None:
+            return delta, None
+        chosen = states[layer].variants
+        if layer == starts[0][0]:
+            return self._zeros(len(chosen)), chosen
+        return delta[torch.tensor(states[layer].parents)], chosen
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,10 +161,14 @@ class LayerRun:
         return own
 
     def _mlp(self, delta: Tensor) -> Tensor:
-        """Change of the MLP's output, recomputed for the rows that differ at all."""
+        """Change of the MLP's output, recomputed where its input differs and it is not replaced."""
         run, base = self.rerun, self.rerun.layers[self.layer]
         mlp = (run.model, run.packed, run.ops, self.layer, base.resid_mid, base.pre)
-        live_MP = delta.ne(0).any(-1).T
+        live_PM = delta.ne(0).any(-1)
+        for put in self.puts.get("mlp_out", ()):
+            if not put.added:
+                live_PM &= ~(put.rows(run.tail.end_rows) if self.at_end else put).where
+        live_MP = live_PM.T
         if live_MP.all() and base.mid is None:
             return mlp_delta(*mlp, delta.contiguous())
         if live_MP.all() and len(delta) == 1:

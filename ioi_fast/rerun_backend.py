@@ -12,7 +12,7 @@ from ioi_fast.base import Ablated, CleanRun, Grid, LayerState, Replaced, tiles
 from ioi_fast.circuit import Circuit
 from ioi_fast.metrics import Metric
 from ioi_fast.model import GPT2
-from ioi_fast.new_run import NewRun, padded
+from ioi_fast.new_run import NewRun, first_changed
 from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
 from ioi_fast.positions import Position
@@ -20,7 +20,8 @@ from ioi_fast.prompts import PromptPairs
 from ioi_fast.readout import read_out
 from ioi_fast.reference_backend import Outcome
 from ioi_fast.rerun import Put, Rerun, Site
-from ioi_fast.rerun_work import RerunPlan, RerunVariant
+from ioi_fast.rerun_asked import Asked
+from ioi_fast.rerun_work import RerunVariant, shared_states
 from ioi_fast.sources import Means, Sources, clean_run_of_new, mean_tables, site_of
 from ioi_fast.tail import LayerBase, Tail
 
@@ -45,12 +46,13 @@ def run(
     model: GPT2,
     pairs: PromptPairs,
     mean_pairs: PromptPairs,
-    plan: RerunPlan,
+    asked: Asked,
     metric: Metric,
     ops: Ops,
     advance: Advance,
 ) -> Outcome:
     """Base metric [N] and change of each variant [P, N], in the caller's order."""
+    plan = asked.plan
     fast = Fast(model, Packed.of(model, ops), ops)
     base = torch.empty(len(pairs), dtype=torch.float32)
     values = torch.zeros(plan.asked, len(pairs), dtype=torch.float32)
@@ -63,13 +65,15 @@ def run(
     for block in plan.prompt_blocks:
         chosen = torch.tensor(block)
         members = pairs.select(chosen)
-        ready = _Ready.of(fast, plan, members, chosen, means)
+        ready = _Ready.of(fast, asked, members, chosen, means)
         base[chosen], change = read_out(
             model, fast.packed, ops, members, chosen, metric, ready.final
         )
         for tile in tiles(len(plan.variants), plan.variants_together(len(ready.tail.in_orig))):
             some = plan.variants[tile]
-            delta = ready.rerun.run(ready.puts(some), [variant.start for variant in some])
+            states, of_variant = shared_states(some, model.config.n_layer)
+            starts = [variant.start for variant in some]
+            delta = ready.rerun.run(ready.puts(some), starts, states)[of_variant]
             rows = torch.tensor([variant.index for variant in some])
             values[rows[:, None], chosen] = change(delta)
             advance(len(some))
@@ -95,28 +99,30 @@ class _Ready:
     def of(
         cls,
         fast: Fast,
-        plan: RerunPlan,
+        asked: Asked,
         pairs: PromptPairs,
         chosen: Tensor,
         means: Means | None,
     ) -> _Ready:
+        plan, circuit = asked.plan, asked.circuit
         grid = Grid.of(torch.zeros_like(pairs.end), pairs.end)
         orig = CleanRun(fast.model, fast.packed, fast.ops, grid)
-        positions = {name: one.select(chosen) for name, one in plan.positions.items()}
-        tail = Tail.of(grid, plan.cells(pairs, positions, grid.T))
+        positions = {name: one.select(chosen) for name, one in asked.positions.items()}
+        prompts = [plan.prompts[index] for index in chosen.tolist()]
+        tail = Tail.of_cells(grid, [plan.cells(prompt) for prompt in prompts])
         places = Places.of(positions, pairs, tail, plan.source)
         new, difference = None, None
         if plan.source == "new" and plan.sites:
-            if plan.circuit is not None or any(places.key.values()):
+            if circuit is not None or any(places.key.values()):
                 new = clean_run_of_new(fast.model, fast.packed, fast.ops, pairs)
-            if plan.circuit is None:
+            if circuit is None:
                 difference = _new_run(fast, grid, pairs)
         sources = Sources(fast.model.config, pairs, plan.source, means, new)
-        walk = _Walk(fast, plan, orig, tail, sources, places, difference)
+        walk = _Walk(fast, asked, orig, tail, sources, places, difference)
         final = walk.run(pairs.orig)
         live = None
-        if plan.circuit is not None:
-            live = {layer: _live_heads(plan.circuit, layer) for layer in walk.layers}
+        if circuit is not None:
+            live = {layer: _live_heads(circuit, layer) for layer in walk.layers}
         rerun = Rerun(fast.model, fast.packed, fast.ops, tail, walk.layers, live)
         return cls(rerun, places, walk.values, walk.frozen, final)
 
@@ -141,9 +147,9 @@ class _Ready:
         for row, variant in enumerate(variants):
             for change in variant.changes:
                 key = (change.site, change.layer, self.places.key[change.position])
-                shape = (len(variants), M) if change.head is None else (len(variants), M, H)
+                shape = (len(variants), M) if change.head < 0 else (len(variants), M, H)
                 mask = masks.setdefault(key, torch.zeros(shape, dtype=torch.bool))
-                own = mask[row] if change.head is None else mask[row, :, change.head]
+                own = mask[row] if change.head < 0 else mask[row, :, change.head]
                 own |= self.places.cells[change.position]
         return masks
 
@@ -154,9 +160,7 @@ def _live_heads(circuit: Circuit, layer: int) -> list[int]:
 
 def _new_run(fast: Fast, grid: Grid, pairs: PromptPairs) -> NewRun:
     """The new run as a difference, from the first token of each prompt that differs to END."""
-    orig, new = (padded(tokens, grid.T) for tokens in (pairs.orig, pairs.new))
-    differs_NT = orig != new
-    first = torch.where(differs_NT.any(1), differs_NT.int().argmax(1), grid.T).minimum(grid.end)
+    first = first_changed(pairs)
     return NewRun.of(fast.model, fast.packed, fast.ops, grid, pairs, first, grid.end)
 
 
@@ -187,7 +191,7 @@ class _Walk:
     def __init__(
         self,
         fast: Fast,
-        plan: RerunPlan,
+        asked: Asked,
         orig: CleanRun,
         tail: Tail,
         sources: Sources,
@@ -195,7 +199,8 @@ class _Walk:
         difference: NewRun | None,
     ) -> None:
         self._difference, self._new = difference, {}
-        self._fast, self._plan, self._orig = fast, plan, orig
+        self._fast, self._plan, self._orig = fast, asked.plan, orig
+        self._circuit = asked.circuit
         self._tail, self._sources, self._places = tail, sources, places
         self.layers: dict[int, LayerBase] = {}
         self.values: Values = {}
@@ -220,7 +225,7 @@ class _Walk:
 
     def _ablated(self, layer: int) -> Ablated | None:
         """Where a circuit ablates z, and what it becomes, by rows of the run."""
-        circuit, pairs = self._plan.circuit, self._sources.pairs
+        circuit, pairs = self._circuit, self._sources.pairs
         if circuit is None:
             return None
         grid, config = self._orig.grid, self._fast.model.config

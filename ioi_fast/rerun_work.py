@@ -1,42 +1,37 @@
-"""What ablations and activation patches ask of reruns: changes by layer, cells, blocks.
+"""What ablations and activation patches ask of reruns, in integers: changes, cells, blocks, FLOPs.
 
-Both are the same work: sites take other values and all that follows is recomputed (section 6).
+Pure Python, no torch. Both are the same work: sites take other values and all that follows is
+recomputed (paper section 6). Variants that change the same up to some layer share it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
-from torch import Tensor
-
-from ioi_fast.ablation_source import check_matches_everywhere
 from ioi_fast.blocks import prompt_blocks
-from ioi_fast.circuit import Circuit
 from ioi_fast.config import GPT2Config
-from ioi_fast.interventions import Ablations, ActivationPatch
-from ioi_fast.positions import Position
-from ioi_fast.prompts import PromptPairs
-from ioi_fast.sites import Head, Node, Sender
-from ioi_fast.work import Prompt
+from ioi_fast.rerun_flops import FlopCount
+from ioi_fast.sites import Head
+from ioi_fast.work import Prompt, run_flops
 
-# Rows of differences that go through the layers together: enough for full speed, few enough to
-# stay near the cores.
-ROWS_TOGETHER = 1024
+# Rows of differences that go through the layers together: enough for full speed and for variants to
+# share their first layers, few enough to stay near the cores.
+ROWS_TOGETHER = 2048
 # Tokens of a block of prompts, whose layers are all kept.
 TOKENS_KEPT = 512
 _FLOAT = 4
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, order=True)
 class Change:
     """One site that takes another value at a position, which stands here by its name."""
 
-    site: str
     layer: int
-    head: int | None
+    site: str
+    head: int  # −1 where the site belongs to no head
     position: str
 
     @property
@@ -47,7 +42,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class RerunVariant:
-    """What one variant of the call changes, and its place in the caller's order."""
+    """What one variant of the call changes, in order, and its place in the caller's order."""
 
     index: int
     changes: tuple[Change, ...]
@@ -57,17 +52,63 @@ class RerunVariant:
         """When it begins to differ."""
         return min(change.start for change in self.changes)
 
+    def at(self, layer: int) -> tuple[Change, ...]:
+        """What it changes in a layer."""
+        return tuple(change for change in self.changes if change.layer == layer)
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, slots=True)
+class RerunPrompt:
+    """What the plan needs to know of a prompt: its END, the last token of either run, and the token
+    of each named position, −1 for all tokens."""
+
+    end: int
+    last: int
+    at: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerStates:
+    """The different states of some variants after a layer: which state of the layer before each
+    goes on from, and a variant that has it."""
+
+    parents: tuple[int, ...]
+    variants: tuple[int, ...]
+
+
+def shared_states(
+    variants: Sequence[RerunVariant], n_layer: int
+) -> tuple[list[LayerStates], list[int]]:
+    """States by layer, and the last state of each variant; before layer 0 there is one."""
+    state = [0] * len(variants)
+    layers = []
+    for layer in range(n_layer):
+        found: dict[tuple, int] = {}
+        parents, first = [], []
+        for row, variant in enumerate(variants):
+            key = (state[row], variant.at(layer))
+            if key not in found:
+                found[key] = len(found)
+                parents.append(state[row])
+                first.append(row)
+            state[row] = found[key]
+        layers.append(LayerStates(tuple(parents), tuple(first)))
+    return layers, state
+
+
+@dataclass(frozen=True)
 class RerunPlan:
     """Variants in the order in which they begin, over the model or over a circuit."""
 
     config: GPT2Config
     asked: int  # variants of the call; those that change nothing are not among `variants`
     variants: tuple[RerunVariant, ...]
-    positions: dict[str, Position]
+    names: tuple[str, ...]  # of positions, in the order of RerunPrompt.at
+    prompts: tuple[RerunPrompt, ...]
     source: str
-    circuit: Circuit | None
+    source_rows: int  # tokens of the runs from which values are taken
+    roles: Mapping[Head, str] | None  # of the circuit that is the base
+    vocabulary: bool  # whether the metric needs every logit at END
     prompt_blocks: tuple[tuple[int, ...], ...]
     rows_together: int
 
@@ -88,7 +129,7 @@ class RerunPlan:
     @property
     def sites(self) -> set[tuple[str, int]]:
         """Sites whose new values are needed."""
-        circuit = range(0 if self.circuit is None else self.config.n_layer)
+        circuit = range(0 if self.roles is None else self.config.n_layer)
         return set(self.changes) | {("z", layer) for layer in circuit}
 
     @property
@@ -105,100 +146,158 @@ class RerunPlan:
         """Variants of one rerun on so many cells."""
         return max(1, self.rows_together // cells)
 
-    def cells(self, pairs: PromptPairs, positions: dict[str, Position], T: int) -> Tensor:
-        """Tokens at which a variant can differ from the base, bool [N, T].
+    def cells(self, prompt: RerunPrompt) -> tuple[int, ...]:
+        """Tokens at which a variant can differ from the base, and END.
 
         Over the model that is all from the first change on. In a circuit heads write nowhere but at
-        their roles, so that other tokens differ only where an MLP is changed.
+        their roles, so that other tokens differ only where another site is changed.
         """
-        tokens_T = torch.arange(T)
-        if self.circuit is None:
-            first = pairs.end
-            for position in positions.values():
-                first = first * 0 if position.everywhere else first.minimum(position.orig)
-            return tokens_T >= first[:, None]
-        chosen_NT = torch.zeros(len(pairs), T, dtype=torch.bool)
-        for role in set(self.circuit.roles.values()):
-            chosen_NT |= tokens_T == pairs.positions[role][:, None]
-        for (site, _), names in self.changes.items():
-            for name in names if site != "z" else ():
-                chosen_NT |= positions[name].where(pairs.orig)[:, :T]
-        return chosen_NT
+        everything = range(prompt.end + 1)
+        if self.roles is None:
+            first = min((max(0, at) for at in prompt.at), default=prompt.end)
+            return tuple(everything[min(first, prompt.end) :])
+        named = set(self.roles.values())
+        for (site, _), positions in self.changes.items():
+            named |= positions if site != "z" else set()
+        tokens = {at for name, at in zip(self.names, prompt.at, strict=True) if name in named}
+        return (
+            tuple(everything)
+            if -1 in tokens
+            else tuple(sorted({at for at in tokens if at <= prompt.end} | {prompt.end}))
+        )
+
+    @cached_property
+    def rows(self) -> list[int]:
+        """Rows of the reruns that go through the MLP of each layer."""
+        return self._counted[0]
+
+    @cached_property
+    def flops(self) -> int:
+        """Every product that the definition makes unavoidable, all together."""
+        config, ends = self.config, [prompt.end + 1 for prompt in self.prompts]
+        last = config.n_layer - 1
+        runs = sum(run_flops(config, n == last, sum(ends), len(ends)) for n in range(last + 1))
+        if self.sites and self.source_rows:
+            until = max(layer for _, layer in self.sites)
+            runs += until * run_flops(config, False, self.source_rows, 0)
+            mlp = ("mlp_out", until) in self.sites
+            runs += run_flops(config, False, self.source_rows, 0, with_mlp=mlp)
+        return runs + sum(self._counted[1]) + self.readout_flops
+
+    @property
+    def readout_flops(self) -> int:
+        """Final LayerNorm to logits: one direction a row, or the whole vocabulary at END."""
+        rows = (len(self.variants) + 1) * len(self.prompts)
+        return 2 * rows * self.config.n_embd * (self.config.vocab_size if self.vocabulary else 1)
+
+    @cached_property
+    def _counted(self) -> tuple[list[int], list[int]]:
+        """Rows and FLOPs of the reruns by layer; prompts that look alike are counted together."""
+        L = self.config.n_layer
+        layers, _ = shared_states(self.variants, L)
+        rows, flops = [0] * L, [0] * L
+        alike = Counter((prompt.end, prompt.at) for prompt in self.prompts)
+        for (end, at), count in alike.items():
+            counted = FlopCount(
+                self.config, end, dict(zip(self.names, at, strict=True)), self.roles
+            )
+            before = [frozenset[int]()]
+            for layer, states in enumerate(layers):
+                after = []
+                for parent, variant in zip(states.parents, states.variants, strict=True):
+                    changes = self.variants[variant].at(layer)
+                    step = counted.step(layer, before[parent], changes)
+                    after.append(step.cells)
+                    rows[layer] += count * step.rows
+                    flops[layer] += count * step.flops
+                before = after
+        return rows, flops
+
+    @property
+    def peak_bytes(self) -> int:
+        """Estimate of the growth of memory during the call, packed weights not counted."""
+        T = max(prompt.last for prompt in self.prompts) + 1
+        return peak_bytes(self.config, self.prompts_together, T, self.rows_together, self.source)
+
+    def __str__(self) -> str:
+        base = "the model" if self.roles is None else f"a circuit of {len(self.roles)} heads"
+        states, _ = shared_states(self.variants, self.config.n_layer)
+        lines = [
+            f"reruns over {base}, source={self.source!r}: {self.asked:,} variants "
+            f"({len(self.variants):,} change something), {len(self.prompts)} prompts",
+            f"layer {'states':>10} {'rows':>10} {'GFLOP':>10}",
+        ]
+        for layer, (rows, flops) in enumerate(zip(*self._counted, strict=True)):
+            count = len(states[layer].variants) if layer >= self.first_layer else 0
+            lines.append(f"{layer:>5} {count:>10,} {rows:>10,} {flops / 1e9:>10.2f}")
+        lines += [
+            f"floor    {self.flops / 1e9:.2f} GFLOP with both runs: what the definition makes "
+            "unavoidable",
+            f"memory   {self.peak_bytes / 2**20:.0f} MiB at the peak, in "
+            f"{len(self.prompt_blocks)} block(s) of prompts, {self.rows_together} rows at once",
+        ]
+        return "\n".join(lines)
 
 
-def plan_ablations(
-    config: GPT2Config, pairs: PromptPairs, ablations: Ablations, max_memory: int | None
-) -> RerunPlan:
-    """The plan of an `ablate` call; raises ValueError for too small a max_memory."""
-    positions = {a.position.name: a.position for v in ablations.variants for a in v}
-    variants = [
-        tuple(_change(ablation.node, "z", ablation.position.name) for ablation in variant)
-        for variant in ablations.variants
-    ]
-    source, circuit = ablations.source, ablations.circuit
-    everywhere = circuit is not None or any(p.everywhere for p in positions.values())
-    if source == "new" and everywhere:
-        check_matches_everywhere(pairs)
-    return _plan(config, pairs, variants, positions, source, circuit, max_memory)
-
-
-def plan_activation_patch(
-    config: GPT2Config, pairs: PromptPairs, patch: ActivationPatch, max_memory: int | None
-) -> RerunPlan:
-    """The plan of an `activation_patch` call; raises ValueError for too small a max_memory."""
-    positions = {position.name: position for _, position in patch.cells}
-
-    def changes(place: Sender | int, name: str) -> tuple[Change, ...]:
-        if isinstance(place, int):
-            return (Change(patch.site, place, None, name),)
-        return tuple(_change(head, patch.site, name) for head in place.nodes)
-
-    variants = [changes(place, position.name) for place, position in patch.cells]
-    return _plan(config, pairs, variants, positions, "new", None, max_memory)
-
-
-def _change(node: Node, site: str, position: str) -> Change:
-    if isinstance(node, Head):
-        return Change(site, node.layer, node.head, position)
-    return Change("mlp_out", node.layer, None, position)
-
-
-def _plan(
+def plan_reruns(
     config: GPT2Config,
-    pairs: PromptPairs,
-    variants: Sequence[tuple[Change, ...]],
-    positions: dict[str, Position],
+    prompts: Sequence[RerunPrompt],
+    names: Sequence[str],
+    variants: Sequence[Sequence[Change]],
+    *,
     source: str,
-    circuit: Circuit | None,
-    max_memory: int | None,
+    source_rows: int = 0,
+    roles: Mapping[Head, str] | None = None,
+    vocabulary: bool = False,
+    max_memory: int | None = None,
 ) -> RerunPlan:
-    live = [RerunVariant(index, changes) for index, changes in enumerate(variants) if changes]
-    live.sort(key=lambda variant: variant.start)
-    ends = [max(pair) for pair in zip(pairs.end.tolist(), pairs.new_end.tolist(), strict=True)]
-    prompts = [Prompt(end, end, 0, True) for end in ends]
-    tokens, rows = TOKENS_KEPT, ROWS_TOGETHER
+    """Orders variants, so that those alike at first stand together, and splits to fit the memory.
+
+    Raises ValueError when max_memory is too small for one prompt and one variant.
+    """
+    live = [
+        RerunVariant(index, tuple(sorted(changes)))
+        for index, changes in enumerate(variants)
+        if changes
+    ]
+    live.sort(key=lambda variant: (variant.start, _path(variant)))
+    T, rows = max(prompt.last for prompt in prompts) + 1, ROWS_TOGETHER
+    size = max(1, min(len(prompts), TOKENS_KEPT // T))
     while max_memory is not None:
-        size = _together(prompts, tokens)
-        needed = _bytes(config, size, max(ends) + 1, rows, source)
+        needed = peak_bytes(config, size, T, rows, source)
         if needed <= max_memory:
             break
-        if size == 1 and rows <= max(ends) + 1:
+        if size == 1 and rows <= T:
             raise ValueError(
                 f"max_memory must be at least {needed} bytes for one prompt and one variant, "
                 f"got {max_memory}"
             )
-        if size > 1:
-            tokens //= 2
-        rows = max(rows // 2, max(ends) + 1)
-    blocks = prompt_blocks(prompts, _together(prompts, tokens))
-    return RerunPlan(config, len(variants), tuple(live), positions, source, circuit, blocks, rows)
+        size = (size + 1) // 2
+        rows = max(rows // 2, T)
+    lengths = [Prompt(prompt.last, prompt.last, 0, True) for prompt in prompts]
+    return RerunPlan(
+        config=config,
+        asked=len(variants),
+        variants=tuple(live),
+        names=tuple(names),
+        prompts=tuple(prompts),
+        source=source,
+        source_rows=source_rows,
+        roles=roles,
+        vocabulary=vocabulary,
+        prompt_blocks=prompt_blocks(lengths, size),
+        rows_together=rows,
+    )
 
 
-def _together(prompts: Sequence[Prompt], tokens: int) -> int:
-    return max(1, min(len(prompts), tokens // (max(prompt.end for prompt in prompts) + 1)))
+def _path(variant: RerunVariant) -> tuple:
+    """What it changes layer by layer; a layer without changes comes after one with any."""
+    last = max(change.layer for change in variant.changes)
+    layers = [variant.at(layer) for layer in range(last + 1)]
+    return tuple((0, changes) if changes else (1,) for changes in layers)
 
 
-def _bytes(config: GPT2Config, prompts: int, T: int, rows: int, source: str) -> int:
+def peak_bytes(config: GPT2Config, prompts: int, T: int, rows: int, source: str) -> int:
     """Peak of a block: layers kept, values put in place, and a tile of rows."""
     D, F, tokens = config.n_embd, config.d_mlp, prompts * T
     kept = tokens * config.n_layer * (6 * D + F + 2 * D)

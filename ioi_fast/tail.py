@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,20 +37,18 @@ class Tail:
     at: Tensor  # [N, T'] position of each slot, ascending; −1 where a prompt has none
 
     @classmethod
-    def of(cls, orig: Grid, chosen_NT: Tensor) -> Tail:
-        """The tokens up to END that are chosen in [N, T], and END itself."""
-        tokens_T = torch.arange(chosen_NT.shape[1])
-        end_N1 = orig.end[:, None]
-        chosen_NT = (chosen_NT & (tokens_T <= end_N1)) | (tokens_T == end_N1)
-        return cls._of_cells(orig, orig.end, *chosen_NT.nonzero(as_tuple=True))
+    def of_cells(cls, orig: Grid, tokens: Sequence[Sequence[int]]) -> Tail:
+        """Chosen tokens of each prompt, ascending up to END, which is always among them."""
+        prompt = torch.tensor([n for n, own in enumerate(tokens) for _ in own])
+        return cls._of(orig, orig.end, prompt, torch.tensor([t for own in tokens for t in own]))
 
     @classmethod
     def of_grid(cls, orig: Grid, grid: Grid) -> Tail:
         """The cells of a grid, each prompt up to the grid's own end."""
-        return cls._of_cells(orig, grid.end, grid.cells // grid.T, grid.cells % grid.T)
+        return cls._of(orig, grid.end, grid.cells // grid.T, grid.cells % grid.T)
 
     @classmethod
-    def _of_cells(cls, orig: Grid, end: Tensor, prompt: Tensor, token: Tensor) -> Tail:
+    def _of(cls, orig: Grid, end: Tensor, prompt: Tensor, token: Tensor) -> Tail:
         width_N = prompt.bincount(minlength=len(end))
         at = torch.full((len(width_N), int(width_N.max())), -1)
         at[torch.arange(at.shape[1]) < width_N[:, None]] = token
@@ -59,7 +58,7 @@ class Tail:
     @classmethod
     def since(cls, orig: Grid, first: Tensor) -> Tail:
         """The tokens from first[n] ≤ END on."""
-        return cls.of(orig, torch.arange(orig.T) >= first[:, None])
+        return cls.of_grid(orig, Grid.of(first, orig.end, orig.T))
 
     def slots(self, rows: Tensor) -> Tensor:
         """Rows [..., M, W] at their slots of [..., N, T', W], zero elsewhere."""

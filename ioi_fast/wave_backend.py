@@ -14,6 +14,7 @@ from ioi_fast.interventions import KnockOut, PathPatch
 from ioi_fast.knock_outs import KnockOuts, knock_out_means
 from ioi_fast.metrics import Metric
 from ioi_fast.model import GPT2
+from ioi_fast.new_run import first_changed
 from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
 from ioi_fast.plan import PathPlan, plan_path_patch
@@ -55,9 +56,7 @@ def prompts_of(
     # Attention is frozen on the way to the logits, so only END reaches them.
     live = at == end if to_logits else at <= end
     at = at.minimum(end)
-    T = min(pairs.orig.shape[1], pairs.new.shape[1])
-    changed = pairs.orig[:, :T] != pairs.new[:, :T]
-    first = torch.where(changed.any(1), changed.int().argmax(1), T)
+    first = first_changed(pairs)
     for ablation in () if knock_out is None else knock_out.ablations:
         # Where a knocked-out role stands elsewhere in new, the runs differ there already.
         one = ablation.position

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from small_models import ragged_pairs, shifted_pairs, tiny_model
 from small_plans import SMALL, TINY, any_senders, planned, prompts_of_all_kinds
 
-from ioi_fast import calls, explain, path_patch
+from ioi_fast import explain, path_patch
 from ioi_fast.blocks import block_bytes
 from ioi_fast.plan import PathPlan
 from ioi_fast.work import Prompt
@@ -100,7 +100,7 @@ def test_progress_counts_the_layers_that_are_walked(prompts, monkeypatch) -> Non
         steps.append(total)
         return contextlib.nullcontext(told.append)
 
-    monkeypatch.setattr(calls, "bar", bar)
+    monkeypatch.setattr("ioi_fast.calls.path_patching.bar", bar)
     model, pairs = tiny_model(), prompts(N=9)
     for senders in ("heads", "mlps", ["2.0", ["1.1", "mlp2"]]):
         told.clear()

@@ -13,7 +13,7 @@ from ioi_fast.calls.path_patching import checked_patch, path_patch
 from ioi_fast.calls.reruns import ablate, activation_patch, checked_ablations, checked_activation
 from ioi_fast.model import GPT2
 from ioi_fast.prompts import PromptPairs
-from ioi_fast.rerun_work import plan_ablations, plan_activation_patch
+from ioi_fast.rerun_asked import ask_ablations, ask_activation_patch
 from ioi_fast.running import check_threads
 
 
@@ -66,14 +66,17 @@ def _of_path_patch(model: GPT2, pairs: PromptPairs, given: Mapping) -> Callable[
 
 def _of_ablate(model: GPT2, pairs: PromptPairs, given: Mapping) -> Callable[[], Plan]:
     names = ("variants", "source", "base", "mean_pairs", "metric")
-    ablations, _ = checked_ablations(model, pairs, **{name: given[name] for name in names})
-    return lambda: plan_ablations(model.config, pairs, ablations, given["max_memory"])
+    asked = checked_ablations(model, pairs, **{name: given[name] for name in names})
+    ablations, means = asked
+    more = (ablations, given["metric"], given["max_memory"])
+    return lambda: ask_ablations(model.config, pairs, means, *more).plan
 
 
 def _of_activation_patch(model: GPT2, pairs: PromptPairs, given: Mapping) -> Callable[[], Plan]:
     names = ("site", "position", "heads", "metric")
     patch = checked_activation(model, pairs, **{name: given[name] for name in names})
-    return lambda: plan_activation_patch(model.config, pairs, patch, given["max_memory"])
+    more = (patch, given["metric"], given["max_memory"])
+    return lambda: ask_activation_patch(model.config, pairs, *more).plan
 
 
 def _of_pair_sweep(model: GPT2, pairs: PromptPairs, given: Mapping) -> Callable[[], Plan]:

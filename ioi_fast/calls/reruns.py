@@ -16,7 +16,7 @@ from ioi_fast.metrics import Metric, check_metric
 from ioi_fast.model import GPT2
 from ioi_fast.prompts import PromptPairs
 from ioi_fast.reference_backend import Outcome
-from ioi_fast.rerun_work import RerunPlan, plan_ablations, plan_activation_patch
+from ioi_fast.rerun_asked import Asked, ask_ablations, ask_activation_patch
 from ioi_fast.results import Result, provenance
 from ioi_fast.running import bar, threads_set
 
@@ -46,8 +46,8 @@ def activation_patch(
     choice = choose(model, backend, precision, max_memory)
     with threads_set(threads):
         if choice.backend == "cpu":
-            work = plan_activation_patch(model.config, pairs, patch, max_memory)
-            outcome, ran = _rerun(model, pairs, pairs, work, metric, progress)
+            asked = ask_activation_patch(model.config, pairs, patch, metric, max_memory)
+            outcome, ran = _rerun(model, pairs, pairs, asked, metric, progress)
         else:
             exact, ran = exact_model(model, choice), "reference"
             with bar(len(patch.cells), "activation patch", progress) as advance:
@@ -101,7 +101,7 @@ def ablate(
     choice = choose(model, backend, precision, max_memory)
     with threads_set(threads):
         if choice.backend == "cpu":
-            work = plan_ablations(model.config, pairs, ablations, max_memory)
+            work = ask_ablations(model.config, pairs, mean_pairs, ablations, metric, max_memory)
             outcome, ran = _rerun(model, pairs, mean_pairs, work, metric, progress)
         else:
             exact, ran = exact_model(model, choice), "reference"
@@ -149,11 +149,11 @@ def _rerun(
     model: GPT2,
     pairs: PromptPairs,
     mean_pairs: PromptPairs,
-    work: RerunPlan,
+    asked: Asked,
     metric: Metric,
     progress: bool,
 ) -> tuple[Outcome, str]:
     table = ops.cpu()
-    with bar(work.steps, "reruns", progress) as advance:
-        outcome = rerun_backend.run(model, pairs, mean_pairs, work, metric, table, advance)
+    with bar(asked.plan.steps, "reruns", progress) as advance:
+        outcome = rerun_backend.run(model, pairs, mean_pairs, asked, metric, table, advance)
     return outcome, table.backend

@@ -6,7 +6,7 @@ import argparse
 import time
 from dataclasses import replace
 
-from ioi_fast.calls import ablate
+from ioi_fast.calls import ablate, explain
 from ioi_fast.circuit import Circuit
 from ioi_fast.commands import options, output
 from ioi_fast.interventions import SOURCES
@@ -24,7 +24,6 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "everything after them is recomputed.",
     )
     options.add_inputs(parser, n=100)
-    parser.add_argument("--prompts", metavar="FILE", help="a JSON file of prompts instead")
     what = parser.add_argument_group("what is ablated")
     what.add_argument(
         "--variants",
@@ -42,30 +41,31 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     what.add_argument("--metric", default="logit_diff", choices=METRICS)
     options.add_running(parser)
-    parser.add_argument("--max-memory", type=options.memory, help="such as 500M or 2G")
+    options.add_plan(parser)
     output.add_output(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command; returns its exit status."""
-    options.check_outputs(arguments.json, arguments.out, page=bool(arguments.out))
+    options.check_plan(arguments)
     model = options.read_model(arguments)
     pairs = options.read_prompts(arguments, model)
+    asked = {
+        "variants": _variants(arguments, model),
+        "source": arguments.source,
+        "base": _base(arguments.circuit),
+        "metric": arguments.metric,
+        "precision": arguments.precision,
+        "backend": arguments.backend,
+        "max_memory": arguments.max_memory,
+        "threads": arguments.threads,
+    }
+    if arguments.plan:
+        print(explain(ablate, model, pairs, **asked))
+        return 0
     begun = time.perf_counter()
-    result = ablate(
-        model,
-        pairs,
-        _variants(arguments, model),
-        source=arguments.source,
-        base=_base(arguments.circuit),
-        metric=arguments.metric,
-        precision=arguments.precision,
-        backend=arguments.backend,
-        max_memory=arguments.max_memory,
-        threads=arguments.threads,
-        progress=options.progress(arguments),
-    )
+    result = ablate(model, pairs, **asked, progress=options.progress(arguments))
     output.present(
         _as_heads(result, arguments, model),
         model,

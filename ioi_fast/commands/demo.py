@@ -23,7 +23,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         description="Path patching of every head, then of the heads behind the strongest movers, "
         "with what each attends to, and a check of the fast answer against the slow one.",
     )
-    options.add_inputs(parser, n=64)
+    options.add_inputs(parser, n=64, file=False)
     options.add_running(parser)
     parser.add_argument(
         "--checks", type=options.positive, default=6, help="senders rebuilt by the reference"

@@ -20,7 +20,7 @@ from ioi_fast.report.extra import require
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
 
-def add_inputs(parser: argparse.ArgumentParser, n: int) -> None:
+def add_inputs(parser: argparse.ArgumentParser, n: int, file: bool = True) -> None:
     """--model, --prompts and how prompts are drawn."""
     inputs = parser.add_argument_group("model and prompts")
     inputs.add_argument(
@@ -29,6 +29,8 @@ def add_inputs(parser: argparse.ArgumentParser, n: int) -> None:
         metavar="MODEL",
         help="'demo' (bundled), a directory with config.json and *.safetensors, or a hub id",
     )
+    if file:
+        inputs.add_argument("--prompts", metavar="FILE", help="a JSON file of prompts instead")
     inputs.add_argument("--n", type=positive, default=n, help=f"prompts (default {n})")
     inputs.add_argument("--seed", type=int, default=0, help="seed of the prompts (default 0)")
     inputs.add_argument(
@@ -44,6 +46,27 @@ def add_running(parser: argparse.ArgumentParser) -> None:
     running.add_argument("--precision", default="fp32", choices=PRECISIONS)
     running.add_argument("--threads", type=positive, default=None, help="threads of torch")
     running.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def add_plan(parser: argparse.ArgumentParser) -> None:
+    """--max-memory and --plan."""
+    parser.add_argument("--max-memory", type=memory, help="such as 500M or 2G")
+    parser.add_argument("--plan", action="store_true", help="print the plan and do nothing")
+
+
+def check_plan(arguments: argparse.Namespace) -> None:
+    """Raises ValueError for outputs that a plan does not have, or that can't be written."""
+    if arguments.plan and (arguments.json or arguments.out):
+        raise ValueError("--plan prints the plan and runs nothing: leave --json and --out away")
+    if not arguments.plan:
+        check_outputs(arguments.json, arguments.out, page=bool(arguments.out))
+
+
+def position(text: str) -> object:
+    """What --position means: None for 'all', a token position, or a role."""
+    if text == "all":
+        return None
+    return int(text) if text.lstrip("-").isdigit() else text
 
 
 def read_model(arguments: argparse.Namespace) -> GPT2:

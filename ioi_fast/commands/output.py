@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 
 from ioi_fast.commands import options
 from ioi_fast.model import GPT2
+from ioi_fast.pair_results import PairResult
 from ioi_fast.report.atomic import write_text
 from ioi_fast.report.figures import BarList, HeatMap, Page
 from ioi_fast.report.page import write_page
@@ -36,7 +38,7 @@ def present(
     ranked: str,
     what: str,
 ) -> None:
-    """Writes the files that are asked for and prints the figures.
+    """Shows a result and writes the files that are asked for.
 
     `page` and `title` name the page and its figure, `ranked` what is listed by strength, `what` is
     done to each.
@@ -44,6 +46,20 @@ def present(
     sections: list[HeatMap | BarList] = [_figure(result, title, caption, what)]
     if result.effect.any():
         sections.append(ranking_bars(result, f"Strongest {ranked}", _SHOWN, what=what))
+    counted = f"{len(result.senders)} {ranked}"
+    finish(result, sections, counted, model, seconds, arguments, page)
+
+
+def finish(
+    result: Result | PairResult,
+    sections: Sequence[HeatMap | BarList],
+    counted: str,
+    model: GPT2,
+    seconds: float,
+    arguments: argparse.Namespace,
+    page: str,
+) -> None:
+    """Writes the files that are asked for, then prints the figures; `counted` is what was done."""
     provenance = {**result.provenance, "backend": result.backend, "precision": result.precision}
     provenance |= {**options.drawn(arguments), "commit": revision()}
     prompts = len(result.base)
@@ -57,11 +73,10 @@ def present(
     for section in sections:
         (print_bars if isinstance(section, BarList) else print_heat_map)(section)
     if not result.effect.any():
-        print(f"none of the {ranked} changes the metric: every effect is 0")
+        print("nothing that was tried changes the metric: every effect is 0")
     print(
-        f"{len(result.senders)} {ranked} x {prompts} prompts in {seconds:.2f} s, "
-        f"{result.backend}, {result.precision}; mean {arguments.metric} "
-        f"{float(result.base.double().mean()):.3f}"
+        f"{counted} x {prompts} prompts in {seconds:.2f} s, {result.backend}, {result.precision}; "
+        f"mean {arguments.metric} {float(result.base.double().mean()):.3f}"
     )
     for written in (arguments.json, arguments.out):
         if written:

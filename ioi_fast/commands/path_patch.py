@@ -19,7 +19,6 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "flows to the receivers along direct paths only.",
     )
     options.add_inputs(parser, n=100)
-    parser.add_argument("--prompts", metavar="FILE", help="a JSON file of prompts instead")
     sweep = parser.add_argument_group("what is patched")
     sweep.add_argument(
         "--senders", default="heads", help="heads, mlps, or a list like 9.9,mlp3,8.6+8.10"
@@ -33,18 +32,14 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--knock-out-source", default="mean", choices=("mean", "mean_by_form", "zero", "new")
     )
     options.add_running(parser)
-    parser.add_argument("--max-memory", type=options.memory, help="such as 500M or 2G")
-    parser.add_argument("--plan", action="store_true", help="print the plan and do nothing")
+    options.add_plan(parser)
     output.add_output(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command; returns its exit status."""
-    if arguments.plan and (arguments.json or arguments.out):
-        raise ValueError("--plan prints the plan and runs nothing: leave --json and --out away")
-    if not arguments.plan:
-        options.check_outputs(arguments.json, arguments.out, page=bool(arguments.out))
+    options.check_plan(arguments)
     model = options.read_model(arguments)
     pairs = options.read_prompts(arguments, model)
     asked = _asked(arguments)
@@ -72,7 +67,7 @@ def _asked(arguments: argparse.Namespace) -> dict[str, object]:
     return {
         "senders": _senders(arguments.senders),
         "receivers": _receivers(arguments.receivers),
-        "position": _position(arguments.position),
+        "position": options.position(arguments.position),
         "between": arguments.between,
         "metric": arguments.metric,
         "knock_out": _knock_out(arguments.knock_out),
@@ -93,12 +88,6 @@ def _senders(text: str) -> object:
 
 def _receivers(text: str) -> object:
     return text if text == "logits" else [part.strip() for part in text.split(",")]
-
-
-def _position(text: str) -> object:
-    if text == "all":
-        return None
-    return int(text) if text.lstrip("-").isdigit() else text
 
 
 def _knock_out(text: str) -> dict[str, str] | None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 
+from torch import Tensor
+
+from ioi_fast.pair_results import PairResult
 from ioi_fast.report.figures import BarList, HeatMap
 from ioi_fast.results import Result
 
@@ -18,20 +21,58 @@ def heads_heat_map(result: Result, title: str, caption: str) -> HeatMap:
     """
     if len(result.shape) != 2:
         raise ValueError(f"result must have an effect [L, H], got {list(result.shape)}")
-    L, H = result.shape
+    return _heat_map(result, title, caption, result.effect, result.stderr)
+
+
+def _heat_map(
+    result: Result | PairResult, title: str, caption: str, effect_LH: Tensor, stderr_LH: Tensor
+) -> HeatMap:
+    L, H = effect_LH.shape
     scale, unit = percent_scale(result)
-    strongest = result.effect.abs().flatten().argsort(descending=True)[:_MARKED].tolist()
-    marked = {divmod(i, H) for i in strongest if result.effect.flatten()[i] != 0}
+    strongest = effect_LH.abs().flatten().argsort(descending=True)[:_MARKED].tolist()
+    marked = {divmod(i, H) for i in strongest if effect_LH.flatten()[i] != 0}
     return HeatMap(
         title=title,
         caption=caption,
-        values=(scale * result.effect.double()).tolist(),
-        stderr=_finite(scale * result.stderr.double()),
+        values=(scale * effect_LH.double()).tolist(),
+        stderr=_finite(abs(scale) * stderr_LH.double()),
         row_labels=[str(layer) for layer in range(L)],
         column_labels=[str(head) for head in range(H)],
         unit=unit,
         marked=marked,
     )
+
+
+def pair_figures(result: PairResult, caption: str, count: int) -> list[HeatMap | BarList]:
+    """The strongest path that leaves each head, that enters each head, and the strongest of all."""
+    inputs, L, H, _, _ = result.shape
+    maps = []
+    for title, heads_first in (
+        ("Strongest path from each head", (1, 2, 0, 3, 4)),
+        ("Strongest path into each head", (3, 4, 0, 1, 2)),
+    ):
+        effect, stderr = (
+            t.permute(heads_first).reshape(L, H, inputs * L * H)
+            for t in (result.effect, result.stderr)
+        )
+        strongest = effect.abs().argmax(-1, keepdim=True)
+        cells = (t.gather(-1, strongest).squeeze(-1) for t in (effect, stderr))
+        maps.append(_heat_map(result, title, caption, *cells))
+    ranking = result.ranking(count)
+    if not ranking or not result.effect.any():
+        return maps
+    scale, unit = percent_scale(result)
+    errors = [abs(scale) * row[3] for row in ranking]
+    bars = BarList(
+        title="Strongest paths",
+        caption="Change when the receiver sees what the sender makes of the new prompt, "
+        "± standard error over prompts.",
+        labels=[f"{sender} → {receiver}" for sender, receiver, _, _ in ranking],
+        values=[scale * row[2] for row in ranking],
+        stderr=None if any(math.isnan(error) for error in errors) else errors,
+        unit=unit,
+    )
+    return [*maps, bars]
 
 
 def ranking_bars(
@@ -65,7 +106,7 @@ def ranking_bars(
     )
 
 
-def percent_scale(result: Result) -> tuple[float, str]:
+def percent_scale(result: Result | PairResult) -> tuple[float, str]:
     """The factor and unit in which effects are shown: percent of the base, or its own unit.
 
     A base near zero (such as KL's) makes no percentage.

@@ -1,0 +1,73 @@
+"""`ioi-fast pairs`: every pair of heads, along the query, key and value paths between them."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from ioi_fast.calls import explain, pair_sweep
+from ioi_fast.commands import options, output
+from ioi_fast.interventions import BETWEEN, INPUTS
+from ioi_fast.metrics import METRICS
+from ioi_fast.report.sweeps import pair_figures
+
+_SHOWN = 20
+
+
+def add_parser(commands: argparse._SubParsersAction) -> None:
+    """Adds the command and its options."""
+    parser = commands.add_parser(
+        "pairs",
+        help="patch every path from one head to an input of a later head",
+        description="Exhaustive pairs: for each sender, receiver and input a path patch of its "
+        "own, all of them together.",
+    )
+    options.add_inputs(parser, n=16)
+    paths = parser.add_argument_group("which paths")
+    paths.add_argument("--inputs", nargs="+", default=list(INPUTS), choices=INPUTS)
+    paths.add_argument("--between", default="nothing", choices=BETWEEN)
+    paths.add_argument("--position", default="all", help="a role, a token position or 'all'")
+    paths.add_argument("--metric", default="logit_diff", choices=METRICS)
+    paths.add_argument("--per-prompt", action="store_true", help="every value in --json")
+    options.add_running(parser)
+    options.add_plan(parser)
+    output.add_output(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the command; returns its exit status."""
+    options.check_plan(arguments)
+    if arguments.per_prompt and not arguments.json:
+        raise ValueError("--per-prompt needs --json, which is where every value goes")
+    model = options.read_model(arguments)
+    pairs = options.read_prompts(arguments, model)
+    asked = {
+        "inputs": arguments.inputs,
+        "between": arguments.between,
+        "position": options.position(arguments.position),
+        "per_prompt": arguments.per_prompt,
+        "metric": arguments.metric,
+        "precision": arguments.precision,
+        "backend": arguments.backend,
+        "max_memory": arguments.max_memory,
+        "threads": arguments.threads,
+    }
+    if arguments.plan:
+        print(explain(pair_sweep, model, pairs, **asked))
+        return 0
+    begun = time.perf_counter()
+    result = pair_sweep(model, pairs, **asked, progress=options.progress(arguments))
+    seconds = time.perf_counter() - begun
+    caption = f"between={arguments.between}, position {arguments.position}"
+    inputs, L, H, _, _ = result.shape
+    output.finish(
+        result,
+        pair_figures(result, caption, _SHOWN),
+        f"{inputs * L * (L - 1) // 2 * H * H} paths",
+        model,
+        seconds,
+        arguments,
+        page="Pairs of heads",
+    )
+    return 0

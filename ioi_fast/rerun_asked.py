@@ -1,0 +1,126 @@
+"""Ablations and activation patches as plans of reruns, with the positions that they name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ioi_fast.ablation_source import check_matches_everywhere
+from ioi_fast.circuit import Circuit
+from ioi_fast.config import GPT2Config
+from ioi_fast.interventions import Ablations, ActivationPatch
+from ioi_fast.metrics import Metric
+from ioi_fast.new_run import first_changed
+from ioi_fast.positions import Position, role_position
+from ioi_fast.prompts import PromptPairs
+from ioi_fast.readout import needs_vocabulary
+from ioi_fast.rerun_work import Change, RerunPlan, RerunPrompt, plan_reruns
+from ioi_fast.sites import Head, Node, Sender
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Asked:
+    """A plan, and what its names stand for."""
+
+    plan: RerunPlan
+    positions: Mapping[str, Position]
+    circuit: Circuit | None
+
+
+def ask_ablations(
+    config: GPT2Config,
+    pairs: PromptPairs,
+    mean_pairs: PromptPairs,
+    ablations: Ablations,
+    metric: Metric,
+    max_memory: int | None,
+) -> Asked:
+    """What an `ablate` call asks; raises ValueError for too small a max_memory."""
+    positions = {a.position.name: a.position for v in ablations.variants for a in v}
+    variants = [
+        tuple(_change(ablation.node, "z", ablation.position.name) for ablation in variant)
+        for variant in ablations.variants
+    ]
+    source, circuit = ablations.source, ablations.circuit
+    everywhere = circuit is not None or any(p.everywhere for p in positions.values())
+    if source == "new" and everywhere:
+        check_matches_everywhere(pairs)
+    rows = 0
+    if source == "new":
+        rows = _rows_of_new(pairs, positions, circuit is not None)
+    elif source != "zero":
+        rows = int((mean_pairs.new_end + 1).sum())
+    return _asked(config, pairs, variants, positions, source, rows, circuit, metric, max_memory)
+
+
+def ask_activation_patch(
+    config: GPT2Config,
+    pairs: PromptPairs,
+    patch: ActivationPatch,
+    metric: Metric,
+    max_memory: int | None,
+) -> Asked:
+    """What an `activation_patch` call asks; raises ValueError for too small a max_memory."""
+    positions = {position.name: position for _, position in patch.cells}
+
+    def changes(place: Sender | int, name: str) -> tuple[Change, ...]:
+        if isinstance(place, int):
+            return (Change(place, patch.site, -1, name),)
+        return tuple(_change(head, patch.site, name) for head in place.nodes)
+
+    variants = [changes(place, position.name) for place, position in patch.cells]
+    rows = _rows_of_new(pairs, positions, False)
+    return _asked(config, pairs, variants, positions, "new", rows, None, metric, max_memory)
+
+
+def _change(node: Node, site: str, position: str) -> Change:
+    if isinstance(node, Head):
+        return Change(node.layer, site, node.head, position)
+    return Change(node.layer, "mlp_out", -1, position)
+
+
+def _rows_of_new(pairs: PromptPairs, positions: Mapping[str, Position], circuit: bool) -> int:
+    """Tokens of the new run: those from the first change on where it runs as a difference."""
+    moved = [p for p in positions.values() if not p.everywhere and not torch.equal(p.orig, p.new)]
+    rows = int((pairs.new_end + 1).sum()) if circuit or moved else 0
+    if not circuit:
+        rows += int((pairs.end + 1 - first_changed(pairs)).sum())
+    return rows
+
+
+def _asked(
+    config: GPT2Config,
+    pairs: PromptPairs,
+    variants: Sequence[tuple[Change, ...]],
+    positions: dict[str, Position],
+    source: str,
+    source_rows: int,
+    circuit: Circuit | None,
+    metric: Metric,
+    max_memory: int | None,
+) -> Asked:
+    for role in () if circuit is None else circuit.roles.values():
+        positions.setdefault(role, role_position(role, pairs, "base"))
+    names = tuple(positions)
+    columns = [
+        [-1] * len(pairs) if one.everywhere else one.orig.tolist() for one in positions.values()
+    ]
+    ends = zip(pairs.end.tolist(), pairs.new_end.tolist(), strict=True)
+    prompts = [
+        RerunPrompt(end, max(end, new_end), tuple(column[n] for column in columns))
+        for n, (end, new_end) in enumerate(ends)
+    ]
+    plan = plan_reruns(
+        config,
+        prompts,
+        names,
+        variants,
+        source=source,
+        source_rows=source_rows,
+        roles=None if circuit is None else circuit.roles,
+        vocabulary=needs_vocabulary(metric),
+        max_memory=max_memory,
+    )
+    return Asked(plan, positions, circuit)

@@ -1,0 +1,106 @@
+"""The products that a rerun can't avoid, layer by layer, for one prompt.
+
+Pure Python, no torch. A state is the set of tokens whose residual differs from the base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ioi_fast.config import GPT2Config
+from ioi_fast.sites import Head
+
+Cells = frozenset[int]
+
+
+class Change(Protocol):
+    """A site that takes another value at a named position; head is −1 where it has none."""
+
+    site: str
+    head: int
+    position: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a layer makes of a state: tokens that differ after it, rows of its MLP, FLOPs."""
+
+    cells: Cells
+    rows: int
+    flops: int
+
+
+@dataclass(slots=True)
+class FlopCount:
+    """Counts a prompt's layers; equal questions are answered once."""
+
+    config: GPT2Config
+    end: int
+    at: Mapping[str, int]  # token of each position, −1 for all
+    roles: Mapping[Head, str] | None  # heads that are live in a circuit; None: all, everywhere
+    known: dict[tuple, Step] = field(default_factory=dict)
+
+    def step(self, layer: int, cells: Cells, changes: Sequence[Change]) -> Step:
+        """One layer, from the tokens that differ before it."""
+        key = (layer, cells, tuple(changes))
+        if key not in self.known:
+            self.known[key] = self._step(layer, cells, changes)
+        return self.known[key]
+
+    def _step(self, layer: int, cells: Cells, changes: Sequence[Change]) -> Step:
+        D, F, K = self.config.n_embd, self.config.d_mlp, self.config.d_head
+        at_end = layer == self.config.n_layer - 1
+        cells = cells | self._tokens(changes, "resid_pre")
+        moved, flops = self._attention(layer, cells, at_end)
+        for change in changes:
+            if change.site in ("z", "q", "k", "v"):
+                rows = (
+                    self._of(change) if change.site in ("z", "q") else self._since(self._of(change))
+                )
+                rows = rows - moved if cells else rows  # there the head is written already
+                flops += 2 * K * D * len(self._needed(rows, at_end))
+                moved |= rows
+        mid = cells | moved | self._tokens(changes, "attn_out", "resid_mid")
+        replaced = self._tokens(changes, "mlp_out")
+        rows = len(self._needed(mid - replaced, at_end))
+        return Step(mid | replaced, rows, flops + rows * 4 * D * F)
+
+    def _attention(self, layer: int, cells: Cells, at_end: bool) -> tuple[Cells, int]:
+        """Tokens at which the attention's output differs, and the FLOPs of it."""
+        D, K = self.config.n_embd, self.config.d_head
+        if not cells:
+            return frozenset(), 0
+        if self.roles is None:
+            moved = self._since(cells)
+            out = self._needed(moved, at_end)
+            asking = self._needed(cells, at_end)
+            return moved, len(cells) * 4 * D * D + (len(asking) + len(out)) * 2 * D * D
+        moved, flops = set(), 0
+        for head, role in self.roles.items():
+            token = self.at[role]
+            seen = sum(cell <= token for cell in cells)
+            if head.layer != layer or not seen or (at_end and token != self.end):
+                continue
+            flops += seen * 4 * D * K + (token in cells) * 2 * D * K + 2 * K * D
+            moved.add(token)
+        return frozenset(moved), flops
+
+    def _tokens(self, changes: Iterable[Change], *sites: str) -> Cells:
+        found: Cells = frozenset()
+        for change in changes:
+            if change.site in sites:
+                found |= self._of(change)
+        return found
+
+    def _of(self, change: Change) -> Cells:
+        token = self.at[change.position]
+        everything = range(self.end + 1)
+        return frozenset(everything if token < 0 else {token} & set(everything))
+
+    def _since(self, cells: Cells) -> Cells:
+        return frozenset(range(min(cells), self.end + 1)) if cells else cells
+
+    def _needed(self, cells: Cells, at_end: bool) -> Cells:
+        return cells & {self.end} if at_end else cells
