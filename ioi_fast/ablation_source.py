@@ -24,11 +24,11 @@ def check_source(source: str, pairs: PromptPairs, mean_pairs: PromptPairs, argum
         )
 
 
-def check_matches_everywhere(pairs: PromptPairs) -> None:
+def check_matches_everywhere(pairs: PromptPairs, argument: str = "source") -> None:
     """Raises ValueError when token t of new can't stand for token t of orig in every prompt."""
     if not torch.equal(pairs.end, pairs.new_end):
         raise ValueError(
-            "source='new' at all positions matches token to token, but orig and new differ in "
+            f"{argument}='new' at all positions matches token to token, but orig and new differ in "
             "length; use roles or another source"
         )
 
@@ -68,11 +68,11 @@ class MeanTable:
         total = sum(part.mean * _like(part.count, part.mean) for part in parts)
         return cls(parts[0].ids, total / _like(count, total).clamp(min=1), count)
 
-    def rows(self, group: Tensor, where: Tensor, end: Tensor) -> Tensor:
+    def rows(self, group: Tensor, where: Tensor, end: Tensor, argument: str = "source") -> Tensor:
         """Means for prompts of these groups, [N, T, ...]; `where` [N, T] is what will be read.
 
-        Groups are ids of the table. Raises ValueError when a cell that matters has no prompt to
-        take a mean over.
+        Groups are ids of the table. Raises ValueError naming the argument when a cell that matters
+        has no prompt to take a mean over.
         """
         T, row = where.shape[1], torch.searchsorted(self.ids, group)
         if self.mean.shape[1] < T:
@@ -85,9 +85,12 @@ class MeanTable:
         empty = needed & (count[row] == 0)
         if empty.any():
             prompt, token = empty.nonzero()[0].tolist()
+            prompts, advice = "prompt of mean_pairs", "give longer mean_pairs"
+            if argument != "source":  # knock-outs take their means over pairs
+                prompts, advice = "new prompt", "use another source"
             raise ValueError(
-                f"source: no prompt of mean_pairs reaches token {token} "
-                f"(needed for prompt {prompt}); give longer mean_pairs"
+                f"{argument}: no {prompts} reaches token {token} (needed for prompt {prompt}); "
+                f"{advice}"
             )
         return mean[row]
 

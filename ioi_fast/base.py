@@ -46,7 +46,10 @@ class Grid:
         )
 
     def gather(self, padded: Tensor) -> Tensor:
-        """The rows [R, ...] of [N, T, ...]."""
+        """The rows [R, ...] of [N, T, ...]; raises ValueError for another N or T."""
+        if padded.shape[:2] != (self.N, self.T):
+            # Rows are found by N·T: with another T they would be those of other tokens.
+            raise ValueError(f"expected [{self.N}, {self.T}, ...], got {list(padded.shape)}")
         flat = padded.flatten(0, 1)
         return flat if len(self.cells) == len(flat) else flat[self.cells]
 
@@ -99,7 +102,8 @@ class CleanRun:
         """Residual rows before the first layer, [R, D]."""
         weights = self.model.weights
         position = self.grid.cells % self.grid.T
-        return weights.wte[self.grid.gather(tokens[:, : self.grid.T])] + weights.wpe[position]
+        rows = self.grid.gather(padded(tokens, self.grid.T))
+        return weights.wte[rows] + weights.wpe[position]
 
     def layer(
         self,
@@ -171,6 +175,11 @@ class CleanRun:
 
 def _layernorm(x: Tensor, gain: Tensor, bias: Tensor, epsilon: float) -> Tensor:
     return F.layer_norm(x, gain.shape, gain, bias, epsilon)
+
+
+def padded(tokens: Tensor, T: int) -> Tensor:
+    """Tokens [N, T]: cut, or filled up with token 0 that nothing reads."""
+    return F.pad(tokens[:, :T], (0, max(0, T - tokens.shape[1])))
 
 
 def tiles(total: int, size: int) -> list[slice]:

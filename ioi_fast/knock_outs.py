@@ -71,7 +71,8 @@ class KnockOuts:
         new = None
         if knock_out.source == "new":
             new = clean_run_of_new(model, packed, ops, pairs)
-        return cls(model, ablations, Sources(model.config, pairs, knock_out.source, means, new))
+        source = (knock_out.source, means, new, "knock_out_source")
+        return cls(model, ablations, Sources(model.config, pairs, *source))
 
     def step(self, layer: int) -> None:
         """Goes on to a layer."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ioi_fast.base import Ablated, Grid, LayerState
+from ioi_fast.base import Ablated, Grid, LayerState, padded
 from ioi_fast.model import GPT2
 from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
@@ -104,8 +104,3 @@ def first_changed(pairs: PromptPairs) -> Tensor:
     differs_NT = pairs.orig[:, :T] != pairs.new[:, :T]
     first = torch.where(differs_NT.any(1), differs_NT.int().argmax(1), T)
     return first.minimum(pairs.end)
-
-
-def padded(tokens: Tensor, T: int) -> Tensor:
-    """Tokens [N, T]: cut, or filled up with token 0 that nothing reads."""
-    return torch.nn.functional.pad(tokens[:, :T], (0, max(0, T - tokens.shape[1])))

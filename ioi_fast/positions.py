@@ -82,6 +82,8 @@ def parse_position(value: object, pairs: PromptPairs, argument: str = "position"
 def _integers(value: Tensor | numpy.ndarray) -> Tensor | None:
     """The values as int64 on the CPU, None unless they are integers."""
     if isinstance(value, numpy.ndarray):
+        if value.dtype.kind == "u":  # beyond int64 it would come out negative
+            value = value.clip(max=numpy.iinfo(numpy.int64).max)
         return torch.from_numpy(value.astype(numpy.int64)) if value.dtype.kind in "iu" else None
     if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
         return None

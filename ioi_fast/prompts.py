@@ -18,6 +18,8 @@ from torch import Tensor
 
 Integers = Tensor | numpy.ndarray | Sequence
 END = "END"
+# Words that stand for positions where a role could stand.
+_NO_ROLES = ("", "all", "each")
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -163,7 +165,7 @@ class PromptPairs:
                 object.__setattr__(self, name, ids.masked_fill(outside, 0))
 
     def token_hash(self) -> str:
-        """Hex SHA-256 of the tokens up to each END, answers and positions, without padding."""
+        """Hex SHA-256 of tokens up to each END, answers, positions and forms, without padding."""
         digest = hashlib.sha256()
         for tokens, end in ((self.orig, self.end), (self.new, self.new_end)):
             for row, last in zip(tokens, end.tolist(), strict=True):
@@ -172,6 +174,8 @@ class PromptPairs:
         for roles in (self.positions, self.new_roles):
             for role in sorted(roles):
                 digest.update(role.encode() + b"\0" + roles[role].numpy().tobytes())
+        if self.forms is not None:
+            digest.update(b"forms\0" + self.forms.numpy().tobytes())
         return digest.hexdigest()
 
     def __repr__(self) -> str:
@@ -259,6 +263,8 @@ def _roles(name: str, value: Mapping[str, Integers], n: int, tokens: int) -> dic
     for role, at in value.items():
         if not isinstance(role, str):
             raise TypeError(f"{name} must have strings as roles, got {role!r}")
+        if role in _NO_ROLES:
+            raise ValueError(f"{name}: {role!r} can't be a role, it has a meaning of its own")
         roles[role] = _ids(f'{name}["{role}"]', at, n)
     end = roles[END]
     if int(end.max()) >= tokens:

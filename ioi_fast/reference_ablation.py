@@ -38,11 +38,16 @@ class Replacements:
     """Values that ablated nodes take in the runs of `pairs`, from clean new runs."""
 
     def __init__(
-        self, model: GPT2, pairs: PromptPairs, mean_pairs: PromptPairs, source: str
+        self,
+        model: GPT2,
+        pairs: PromptPairs,
+        mean_pairs: PromptPairs,
+        source: str,
+        argument: str = "source",
     ) -> None:
         self._config = model.config
         self._pairs = pairs
-        self._source = source
+        self._source, self._argument = source, argument
         self._mean_pairs = mean_pairs
         self._clean_new: Run | None = None
         self._tables: dict[Site, MeanTable] = {}
@@ -66,7 +71,7 @@ class Replacements:
         if self._source == "new":
             return self._from_new(key, where_NT, position, run)
         end = self._pairs.end if run == "orig" else self._pairs.new_end
-        return self._table(key).rows(self._groups(self._pairs), where_NT, end)
+        return self._table(key).rows(self._groups(self._pairs), where_NT, end, self._argument)
 
     def _from_new(self, key: Site, where_NT: Tensor, position: Position | None, run: str) -> Tensor:
         value_new = self._clean_new.used[key]
@@ -75,7 +80,7 @@ class Replacements:
         T = where_NT.shape[1]
         if position is not None and not position.everywhere:
             return position.aligned(value_new, T)
-        check_matches_everywhere(self._pairs)
+        check_matches_everywhere(self._pairs, self._argument)
         return value_new[:, :T]
 
     def _table(self, key: Site) -> MeanTable:

@@ -202,7 +202,7 @@ def _knocked_out(model: GPT2, pairs: PromptPairs, knock_out: KnockOut, run: str)
     overwrites: Overwrites = {}
     if not knock_out.ablations:
         return overwrites
-    replacements = Replacements(model, pairs, pairs, knock_out.source)
+    replacements = Replacements(model, pairs, pairs, knock_out.source, "knock_out_source")
     tokens = pairs.orig if run == "orig" else pairs.new
     for ablation in knock_out.ablations:
         where_NT = ablation.position.where(tokens, run)

@@ -81,6 +81,7 @@ class Sources:
     kind: str
     means: Means | None = None
     new: CleanRun | None = None
+    argument: str = "source"  # that errors name
     _state: LayerState | None = None
 
     def step(self, layer: int) -> None:
@@ -108,7 +109,8 @@ class Sources:
             return value if run == "new" else position.aligned(value, T)
         end = self.pairs.end if run == "orig" else self.pairs.new_end
         groups = self.pairs.forms if self.kind == "mean_by_form" else torch.zeros_like(end)
-        return self._by_head(site, self.means[site, layer].rows(groups, where_NT, end))
+        value = self.means[site, layer].rows(groups, where_NT, end, self.argument)
+        return self._by_head(site, value)
 
     def _new_site(self, site: str, layer: int) -> Tensor:
         value = site_of(self.new.packed, self._state, site, layer)

@@ -166,6 +166,7 @@ ATTENTION = [
     ({"after": ["0.0"]}, TypeError, ["after must be a dict of path_patch arguments"]),
     ({"after": {"senders": ["0.0"], "sender": 1}}, ValueError, ["after", "unknown 'sender'"]),
     ({"after": {"receivers": ["1.0.q"]}}, ValueError, ["after", "no senders"]),
+    ({"after": {1: 2, "x": 3}}, ValueError, ["after", "unknown 1"]),
     ({"after": {"senders": "heads"}}, ValueError, ["after: expected one sender", "got 9"]),
     ({"after": {"senders": ["0.0"], "between": "x"}}, ValueError, ["between must be one of"]),
     ({"threads": 0}, ValueError, ["threads must be"]),

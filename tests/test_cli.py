@@ -184,7 +184,8 @@ def test_a_metric_without_a_percentage_is_valid_json(tmp_path) -> None:
 def test_demo_in_float64(tmp_path, capsys) -> None:
     options = ["--n", "3", "--checks", "1", "--precision", "fp64", "--out", str(tmp_path)]
     assert main(["demo", *options]) == 0
-    assert "fast = slow" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "nothing fast ran" in printed and "fast = slow" not in printed
 
 
 def test_plan_runs_nothing(capsys, monkeypatch) -> None:
@@ -224,6 +225,9 @@ def test_doctor(capsys) -> None:
         (["--position", "S7"], "no role 'S7'"),
         (["--knock-out", "0.1"], "NODE@ROLE"),
         (["--knock-out", "0.1@END,0.1@S2"], "0.1 is there twice"),
+        (["--knock-out", ""], "--knock-out: expected NODE@ROLE"),
+        (["--knock-out-source", "zero"], "--knock-out-source is that of --knock-out"),
+        (["--json", "/tmp/one", "--out", "/tmp/one"], "/tmp/one is asked for twice"),
         (["--model", "/nowhere/at/all"], "/nowhere/at/all"),
         (["--prompts", "/nowhere/prompts.json"], "/nowhere/prompts.json"),
         (["--backend", "triton"], "triton"),
@@ -235,6 +239,54 @@ def test_bad_input_ends_with_one_line(arguments, message, capsys) -> None:
     captured = capsys.readouterr()
     assert message in captured.err and captured.err.count("\n") == 1
     assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--circuit", ""], "--circuit: expected NODE@ROLE"),
+        (["--variants", "1.6@END", "--position", "S2"], "--position is for 'heads'"),
+        (["--plan", "--json", "a.json"], "--plan prints the plan"),
+    ],
+)
+def test_ablate_refuses_what_it_would_ignore(arguments, message, capsys) -> None:
+    assert main(["ablate", *SMALL, *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_empty_circuit_has_a_name(tmp_path) -> None:
+    written = tmp_path / "r.json"
+    chosen = ["--circuit", "none", "--variants", "mlp5@END", "--json", str(written)]
+    assert main(["ablate", *SMALL, *chosen]) == 0
+    assert json.loads(written.read_text())["provenance"]["definition"]["base"] == "Circuit()"
+
+
+def test_plans_are_printed_and_nothing_runs(capsys) -> None:
+    for command, expected in (
+        (["path-patch"], "path patch to the logits"),
+        (["ablate", "--circuit", "1.6@END,0.3@S2"], "reruns over a circuit of 2 heads"),
+        (["pairs", "--inputs", "q", "v"], "960 pairs of heads x q, v"),
+    ):
+        assert main([*command, *SMALL, "--plan"]) == 0
+        printed = capsys.readouterr().out
+        assert expected in printed and "floor" in printed and "prompts in" not in printed
+
+
+def test_pairs(tmp_path, capsys) -> None:
+    files = ["--json", str(tmp_path / "p.json"), "--out", str(tmp_path / "p.html")]
+    chosen = ["--n", "3", "--threads", "1", "--inputs", "v", "--position", "END"]
+    assert main(["pairs", *chosen, "--between", "mlps", "--per-prompt", *files]) == 0
+    printed = capsys.readouterr().out
+    assert "960 paths x 3 prompts" in printed and "Strongest path into each head" in printed
+    model = load("demo")
+    pairs = ioi_prompts(model.tokenizer, n=3, seed=0)
+    figures = json.loads((tmp_path / "p.json").read_text())
+    one = path_patch(model, pairs, "heads", ["5.1.v"], "END", backend="reference", precision="fp64")
+    values = torch.tensor(figures["values"])[0, :, :, 5, 1].flatten(0, 1)
+    assert_close(values, one.values, 1e-4)
+    assert "<html" in (tmp_path / "p.html").read_text()
+    assert main(["pairs", *chosen, "--per-prompt"]) == 2
+    assert "--per-prompt needs --json" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["--n", "0"], ["--max-memory", "lots"], ["--forms", "x"]])

@@ -120,3 +120,23 @@ def test_anything(knock_out, receivers, source, position, between) -> None:
         knock_out=knock_out,
         knock_out_source=source,
     )
+
+
+def test_errors_name_the_arguments_of_the_call() -> None:
+    """A knock-out's source is knock_out_source, and its means are over the new prompts."""
+    long, short = ragged_pairs(2, 7), ragged_pairs(2, 5)
+    pairs = PromptPairs(
+        long.orig,
+        short.new,
+        long.answers,
+        long.wrong_answers,
+        positions={"END": long.end},
+        new_positions={"END": short.end},
+    )
+    for backend in ("cpu", "reference"):
+        asked = {"knock_out": {"0.0": "END"}, "backend": backend}
+        with pytest.raises(ValueError, match=r"^knock_out_source: no new prompt reaches token 6"):
+            path_patch(tiny_model(), pairs, **asked)
+        asked = {"knock_out": {"0.0": "all"}, "knock_out_source": "new", "backend": backend}
+        with pytest.raises(ValueError, match=r"^knock_out_source='new' at all positions"):
+            path_patch(tiny_model(), pairs, **asked)

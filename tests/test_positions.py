@@ -190,3 +190,9 @@ def test_end_may_match_any_token_of_new(position: object, between: str) -> None:
     truth = path_patch(model, pairs, backend="reference", precision="fp64", **arguments).values
     assert truth.any(1).all()
     assert_sweep(path_patch(model, pairs, backend="cpu", **arguments).values, truth, 2e-5)
+
+
+def test_unsigned_positions_beyond_int64_are_quoted_as_too_large() -> None:
+    huge = numpy.array([2**63 + 1] * 4, dtype=numpy.uint64)
+    with pytest.raises(ValueError, match="position must be from 0 to 6, got 9223372036854775807"):
+        parse_position(huge, ragged_pairs())

@@ -126,6 +126,7 @@ def test_hash_ignores_what_follows_end_and_nothing_else():
     for change in (
         {"orig": [[5, 3, 9, 4], [6, 3, 7, 0]]},
         {"new": [[5, 1, 9, 3], [6, 2, 8, 0]]},
+        {"forms": [9, 9]},
         {"answers": [7, 9]},
         {"wrong_answers": [1, 3]},
         {"positions": {"IO": [1, 1], "END": [3, 2]}},
@@ -137,7 +138,7 @@ def test_hash_ignores_what_follows_end_and_nothing_else():
 
 def test_hash_is_the_same_in_every_process():
     assert pairs().token_hash() == (
-        "7373b9e054c56f69ad67d3e7c32f6d4a6994638b5215f1dd1d307a785cfd49e2"
+        "f346532f26cff56df93e4c62f5ab5d3b92f013af3e221af7b98e98ac2917808f"
     )
 
 
@@ -245,6 +246,9 @@ REFUSED = [
     ({"positions": {"END": [3, -1]}}, ValueError, r'positions\["END"\] .* got -1'),
     ({"positions": {"END": 3}}, ValueError, r'positions\["END"\] must have one entry'),
     ({"positions": {"END": [3, 2], 4: [0, 0]}}, TypeError, "strings as roles, got 4"),
+    ({"positions": {"END": [3, 2], "all": [0, 0]}}, ValueError, "'all' can't be a role"),
+    ({"positions": {"END": [3, 2], "each": [0, 0]}}, ValueError, "'each' can't be a role"),
+    ({"positions": {"END": [3, 2], "": [0, 0]}}, ValueError, "'' can't be a role"),
     (
         {"positions": {"END": [3, 2], "S2": [3, 3]}},
         ValueError,

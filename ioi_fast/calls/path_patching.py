@@ -79,7 +79,7 @@ def checked_patch(model: GPT2, pairs: PromptPairs, metric: Metric, **asked: obje
         check_source(patch.knock_out.source, pairs, pairs, "knock_out_source")
         everywhere = any(one.position.everywhere for one in patch.knock_out.ablations)
         if patch.knock_out.source == "new" and everywhere:
-            check_matches_everywhere(pairs)
+            check_matches_everywhere(pairs, "knock_out_source")
     return patch
 
 

@@ -71,7 +71,7 @@ def _parse_after(model: GPT2, pairs: PromptPairs, run: str, after: Mapping) -> P
         "knock_out": None,
         "knock_out_source": "mean",
     }
-    unknown = sorted(set(after) - set(defaults) - {"senders"})
+    unknown = sorted(set(after) - set(defaults) - {"senders"}, key=str)
     if unknown or "senders" not in after:
         problem = f"unknown {unknown[0]!r}" if unknown else "no senders"
         raise ValueError(f"after must hold senders and arguments of path_patch, got {problem}")

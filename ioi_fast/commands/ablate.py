@@ -32,12 +32,11 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         metavar="VARIANT",
         help="'heads' (each head alone), or sets like 9.9@END,mlp0@all 9.6@S2",
     )
-    what.add_argument(
-        "--position", default="all", help="a role or 'all', for 'heads' (default all)"
-    )
+    what.add_argument("--position", help="a role or 'all', for 'heads' (default all)")
     what.add_argument("--source", default="mean", choices=SOURCES)
     what.add_argument(
-        "--circuit", default="", help="heads that stay, like 9.9@END,0.1@S2; all others are ablated"
+        "--circuit",
+        help="heads that stay, like 9.9@END,0.1@S2, or 'none'; all others are ablated",
     )
     what.add_argument("--metric", default="logit_diff", choices=METRICS)
     options.add_running(parser)
@@ -84,7 +83,9 @@ def _variants(arguments: argparse.Namespace, model: GPT2) -> list[dict[str, str]
     if arguments.variants == ["heads"]:
         config = model.config
         heads = [f"{layer}.{h}" for layer in range(config.n_layer) for h in range(config.n_head)]
-        return [{head: arguments.position} for head in heads]
+        return [{head: arguments.position or "all"} for head in heads]
+    if arguments.position is not None:
+        raise ValueError("--position is for 'heads'; sets name their own, like 9.9@END")
     return [options.ablations(text, "--variants") for text in arguments.variants]
 
 
@@ -95,5 +96,7 @@ def _as_heads(result: Result, arguments: argparse.Namespace, model: GPT2) -> Res
     return replace(result, shape=(model.config.n_layer, model.config.n_head))
 
 
-def _base(text: str) -> Circuit | str:
-    return Circuit(options.ablations(text, "--circuit")) if text else "model"
+def _base(text: str | None) -> Circuit | str:
+    if text is None:
+        return "model"
+    return Circuit({} if text == "none" else options.ablations(text, "--circuit"))

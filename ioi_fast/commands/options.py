@@ -108,7 +108,10 @@ def check_outputs(*paths: str | os.PathLike | None, page: bool) -> None:
     require("rich.console")
     if page:
         require("jinja2")
-    for path in map(Path, filter(None, paths)):
+    given = [Path(path) for path in paths if path]
+    if len({path.absolute() for path in given}) < len(given):
+        raise ValueError(f"{given[0]} is asked for twice: the outputs need files of their own")
+    for path in given:
         if path.is_dir():
             raise IsADirectoryError(f"{path} is a folder, expected the name of a file")
         folder = next(parent for parent in path.absolute().parents if parent.exists())

@@ -7,6 +7,7 @@ import time
 
 from ioi_fast.calls import explain, path_patch
 from ioi_fast.commands import options, output
+from ioi_fast.interventions import SOURCES
 from ioi_fast.metrics import METRICS
 
 
@@ -27,10 +28,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     sweep.add_argument("--position", default="END", help="a role, a token position or 'all'")
     sweep.add_argument("--between", default="mlps", choices=("mlps", "nothing"))
     sweep.add_argument("--metric", default="logit_diff", choices=METRICS)
-    sweep.add_argument("--knock-out", default="", help="ablated throughout, like 9.9@END,mlp0@all")
-    sweep.add_argument(
-        "--knock-out-source", default="mean", choices=("mean", "mean_by_form", "zero", "new")
-    )
+    sweep.add_argument("--knock-out", help="ablated throughout, like 9.9@END,mlp0@all")
+    sweep.add_argument("--knock-out-source", choices=SOURCES, help="default mean")
     options.add_running(parser)
     options.add_plan(parser)
     output.add_output(parser)
@@ -40,6 +39,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command; returns its exit status."""
     options.check_plan(arguments)
+    if arguments.knock_out_source and arguments.knock_out is None:
+        raise ValueError("--knock-out-source is that of --knock-out, which is not given")
     model = options.read_model(arguments)
     pairs = options.read_prompts(arguments, model)
     asked = _asked(arguments)
@@ -71,7 +72,7 @@ def _asked(arguments: argparse.Namespace) -> dict[str, object]:
         "between": arguments.between,
         "metric": arguments.metric,
         "knock_out": _knock_out(arguments.knock_out),
-        "knock_out_source": arguments.knock_out_source,
+        "knock_out_source": arguments.knock_out_source or "mean",
         "precision": arguments.precision,
         "backend": arguments.backend,
         "max_memory": arguments.max_memory,
@@ -90,5 +91,5 @@ def _receivers(text: str) -> object:
     return text if text == "logits" else [part.strip() for part in text.split(",")]
 
 
-def _knock_out(text: str) -> dict[str, str] | None:
-    return options.ablations(text, "--knock-out") if text else None
+def _knock_out(text: str | None) -> dict[str, str] | None:
+    return None if text is None else options.ablations(text, "--knock-out")

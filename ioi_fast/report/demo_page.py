@@ -166,10 +166,12 @@ def _attention_maps(study: Study) -> list[AttentionMap]:
 def _check_table(study: Study) -> Table:
     found = study.check
     rows = zip(found.senders, found.fast.tolist(), found.slow.tolist(), strict=True)
+    reference = study.to_logits.backend == "reference"
+    own = study.to_logits.precision if reference else "fast"
     return Table(
-        title="Fast against slow",
+        title="Reference twice" if reference else "Fast against slow",
         caption=study.verdict,
-        columns=["sender", "fast", "reference (float64)", "difference"],
+        columns=["sender", own, "reference (float64)", "difference"],
         rows=[[s, f"{fast:.6f}", f"{slow:.6f}", f"{fast - slow:+.1e}"] for s, fast, slow in rows],
     )
 
