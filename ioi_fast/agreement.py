@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-# What the fast path promises against the reference in float64.
-PROMISED = {"fp32": 1e-4, "fp64": 1e-6}
+# What the fast path promises against the reference in float64. With bf16 the errors follow the size
+# of the difference that a head makes, and half of the senders are within BF16_MEDIAN.
+PROMISED = {"fp32": 1e-4, "bf16": 2e-2, "fp64": 1e-6}
+BF16_MEDIAN = 5e-3
 
 
 def sweep_error(values: Tensor, truth: Tensor) -> float:
-    """Error of a sweep, values and truth [..., N]; raises AssertionError for other shapes and NaN.
-
-    For each sender ‖values − truth‖₂/‖truth‖₂ over prompts if ‖truth‖ is at least 1 % of the
-    largest; for the rest max |error|/max |truth| of the sweep. The largest of these is returned.
+    """Largest error of a sweep's senders, values and truth [..., N]; raises as `sweep_errors` does.
 
     >>> import torch
     >>> sweep_error(torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 2.0]]))
     0.0
+    """
+    return float(sweep_errors(values, truth).max())
+
+
+def sweep_errors(values: Tensor, truth: Tensor) -> Tensor:
+    """Errors of the senders of a sweep, values and truth [..., N]; their number may be less.
+
+    For each sender ‖values − truth‖₂/‖truth‖₂ over prompts if ‖truth‖ is at least 1 % of the
+    largest; for the rest together max |error|/max |truth| of the sweep. Raises AssertionError for
+    other shapes and NaN.
     """
     if values.shape != truth.shape:
         raise AssertionError(f"shape {list(values.shape)}, expected {list(truth.shape)}")
@@ -25,9 +35,10 @@ def sweep_error(values: Tensor, truth: Tensor) -> float:
     values, truth = values.flatten(0, -2).double(), truth.flatten(0, -2).double()
     size, miss = truth.norm(dim=-1), (values - truth).norm(dim=-1)
     if not size.max() > 0:
-        return 0.0 if not values.any() else float("inf")
+        return size.new_full((1,), 0.0 if not values.any() else float("inf"))
     large = size >= 0.01 * size.max()
-    errors = [(miss[large] / size[large]).max()]
+    errors = miss[large] / size[large]
     if (~large).any():
-        errors.append((values - truth)[~large].abs().max() / truth.abs().max())
-    return float(max(errors))
+        rest = (values - truth)[~large].abs().max() / truth.abs().max()
+        errors = torch.cat([errors, rest[None]])
+    return errors

@@ -29,7 +29,7 @@ def attention(model: GPT2, pairs: PromptPairs, heads: Sequence[Head], run: str, 
     found = _Patterns.of(heads, tokens)
     for some in tiles(len(tokens), max(1, TOKENS_PER_BLOCK // tokens.shape[1])):
         grid = Grid.of(torch.zeros_like(end[some]), end[some], tokens.shape[1])
-        clean = CleanRun(model, Packed.of(model, ops), ops, grid)
+        clean = CleanRun(model, Packed.of(model, ops.exact), ops.exact, grid)
         _walk(clean, tokens[some], found, torch.arange(len(tokens))[some])
     return found.patterns
 
@@ -39,22 +39,23 @@ def attention_after(
     model: GPT2, pairs: PromptPairs, heads: Sequence[Head], patch: PathPatch, ops: Ops
 ) -> Tensor:
     """Patterns of heads in the last phase of a path patch with one sender, [S, N, T, T]."""
-    packed, found = Packed.of(model, ops), _Patterns.of(heads, pairs.orig)
+    exact, found = ops.exact, _Patterns.of(heads, pairs.orig)
+    runs = (model, Packed.of(model, exact), exact)
     work = plan(model, pairs, patch, "logit_diff", None)
     together = max(len(block) for block in work.prompt_blocks)
-    means = knock_out_means(model, packed, ops, pairs, patch.knock_out, together)
+    means = knock_out_means(*runs, pairs, patch.knock_out, together)
     for block in work.prompt_blocks:
         chosen = torch.tensor(block)
         members = pairs.select(chosen)
 
         def knocked(members: PromptPairs = members, chosen: Tensor = chosen) -> KnockOuts | None:
-            return KnockOuts.of(model, packed, ops, members, chosen, patch.knock_out, means)
+            return KnockOuts.of(*runs, members, chosen, patch.knock_out, means)
 
         grid = Grid.of(torch.zeros_like(members.end), members.end, pairs.orig.shape[1])
-        clean, second = CleanRun(model, packed, ops, grid), None
+        clean, second = CleanRun(*runs, grid), None
         if work.receivers is not None and work.variants and work.prompts[block[0]].live:
-            tail, puts, starts = first_phase(model, packed, ops, work, members, block, knocked())
-            rerun = Rerun(model, packed, ops, tail, {})
+            tail, puts, starts = first_phase(model, ops, work, members, block, knocked())
+            rerun = Rerun(model, Packed.of(model, ops), ops, tail, {})
             second = _SecondPhase(rerun, puts, starts[0])
         _walk(clean, members.orig, found, chosen, knocked(), second)
     return found.patterns

@@ -38,7 +38,8 @@ def choose(model: GPT2, backend: object, precision: object, max_memory: object) 
             raise RuntimeError(f"backend 'cpu' can't run this: {reason}")
         return Choice("cpu", precision)
     if precision == "bf16":
-        raise RuntimeError(f"backend 'reference' can't run this: {_BF16}")
+        because = f" (the fast path can't run this: {reason})" if reason else ""
+        raise RuntimeError(f"precision 'bf16' belongs to the fast path{because}")
     if max_memory is not None:
         raise RuntimeError(
             "backend 'reference' can't bound its memory: leave max_memory out"
@@ -49,15 +50,10 @@ def choose(model: GPT2, backend: object, precision: object, max_memory: object) 
     return Choice("reference", precision)
 
 
-_BF16 = "precision 'bf16' is not available; use 'fp32'"
-
-
 def why_not_cpu(model: GPT2, precision: str) -> str | None:
     """The reason why the fast CPU path can't run a call, or None."""
     if precision == "fp64":
         return "precision 'fp64' belongs to the reference backend"
-    if precision == "bf16":
-        return _BF16
     if model.device.type != "cpu":
         return f"the model is on {model.device}"
     if model.dtype != torch.float32:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 
 from torch import Tensor
 
 from ioi_fast.kernels import cpu_ops, torch_ops
+from ioi_fast.kernels.bf16_linear import Bf16Linear, bf16_arithmetic
 from ioi_fast.kernels.build import BuildError, load_kernels
 from ioi_fast.kernels.reference import Linear
 
@@ -30,11 +31,23 @@ class Ops:
     mlp_delta: Op
     add_mlp_delta: Op
     linear: Callable[[Tensor, Tensor | None], Linear]
+    precision: str = "fp32"
+    fp32: Ops | None = None  # for the two runs, where the differences are in bf16
+
+    @property
+    def exact(self) -> Ops:
+        """The table for the two runs, which are fp32 in every precision."""
+        return self.fp32 or self
+
+    @property
+    def packing(self) -> str:
+        """What the weights packed by this table are kept under."""
+        return f"{self.backend}/{self.precision}"
 
     @classmethod
     def of(cls, backend: str, module: ModuleType) -> Ops:
         """The table of a module that has every operation by its name."""
-        names = [name for name in cls.__slots__ if name != "backend"]
+        names = [name for name in cls.__slots__ if name not in ("backend", "precision", "fp32")]
         return cls(backend, *(getattr(module, name) for name in names))
 
 
@@ -43,11 +56,33 @@ def plain_torch() -> Ops:
     return Ops.of("cpu/torch", torch_ops)
 
 
-def cpu() -> Ops:
-    """The operations on a CPU: C++ kernels, or torch with a warning that says why."""
+def cpu(precision: str = "fp32") -> Ops:
+    """The operations on a CPU: C++ kernels, or torch with a warning that says why.
+
+    With "bf16" differences are multiplied in bf16, or, with a warning, as if they were.
+    """
     try:
         load_kernels()
     except BuildError as reason:
         warnings.warn(f"ioi_fast runs without its C++ kernels, slower: {reason}", stacklevel=4)
-        return plain_torch()
-    return Ops.of("cpu/c++", cpu_ops)
+        table = plain_torch()
+    else:
+        table = Ops.of("cpu/c++", cpu_ops)
+    if precision == "fp32":
+        return table
+    native = bf16_arithmetic()
+    if not native:
+        warnings.warn(
+            "this CPU has no bf16 arithmetic: ioi_fast rounds to bf16 and multiplies in fp32",
+            stacklevel=4,
+        )
+    return in_bf16(table, native)
+
+
+def in_bf16(table: Ops, native: bool) -> Ops:
+    """The table with bf16 operands in the large products of differences."""
+
+    def linear(weight: Tensor, _bias: Tensor | None) -> Bf16Linear:
+        return Bf16Linear(weight, table.linear, native=native)
+
+    return replace(table, precision="bf16", fp32=table, linear=linear)

@@ -23,9 +23,9 @@ class Packed:
     @classmethod
     def of(cls, model: GPT2, ops: Ops) -> Packed:
         """The weights of a model as a backend packs them."""
-        if ops.backend not in model._packed:
-            model._packed[ops.backend] = cls(model, ops)
-        return model._packed[ops.backend]
+        if ops.packing not in model._packed:
+            model._packed[ops.packing] = cls(model, ops)
+        return model._packed[ops.packing]
 
     def linear(self, layer: int, name: str) -> Linear:
         """The product named "qkv", "q", "kv", "o", "mlp_in" or "mlp_out" of a layer."""

@@ -52,14 +52,15 @@ def pair_sweep(
 ) -> Tensor:
     """Carries out a plan: gives every value to `keep`; the base metric [N]."""
     base, packed = torch.empty(len(pairs), dtype=torch.float32), Packed.of(model, ops)
+    runs = (model, Packed.of(model, ops.exact), ops.exact)
     for block in work.prompt_blocks:
         chosen = torch.tensor(block)
         members, prompts = pairs.select(chosen), [work.prompts[index] for index in block]
         wanted = None
         if work.variants and prompts[0].live:
             wanted = wanted_of(prompts, work.everywhere, work.new_until, from_layer=1)
-        sites, final = clean_runs(model, packed, ops, members, wanted)
-        base[chosen], change = read_out(model, packed, ops, members, chosen, metric, final)
+        sites, final = clean_runs(*runs, members, wanted)
+        base[chosen], change = read_out(*runs, members, chosen, metric, final)
         if wanted is None:
             continue
         wave = Wave(model, packed, ops, sites, work.variants, work.between)

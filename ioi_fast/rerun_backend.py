@@ -40,6 +40,16 @@ class Fast:
     packed: Packed
     ops: Ops
 
+    @classmethod
+    def of(cls, model: GPT2, ops: Ops) -> Fast:
+        """The model with its weights as these operations want them."""
+        return cls(model, Packed.of(model, ops), ops)
+
+    @property
+    def exact(self) -> Fast:
+        """What runs the two runs, which are fp32 in every precision."""
+        return Fast.of(self.model, self.ops.exact)
+
 
 @torch.no_grad()
 def run(
@@ -53,21 +63,22 @@ def run(
 ) -> Outcome:
     """Base metric [N] and change of each variant [P, N], in the caller's order."""
     plan = asked.plan
-    fast = Fast(model, Packed.of(model, ops), ops)
+    fast = Fast.of(model, ops)
+    exact = fast.exact
     base = torch.empty(len(pairs), dtype=torch.float32)
     values = torch.zeros(plan.asked, len(pairs), dtype=torch.float32)
     means = None
     if plan.source in ("mean", "mean_by_form") and plan.sites:
         by_form = plan.source == "mean_by_form"
         means = mean_tables(
-            model, fast.packed, ops, mean_pairs, by_form, plan.sites, plan.prompts_together
+            model, exact.packed, exact.ops, mean_pairs, by_form, plan.sites, plan.prompts_together
         )
     for block in plan.prompt_blocks:
         chosen = torch.tensor(block)
         members = pairs.select(chosen)
         ready = _Ready.of(fast, asked, members, chosen, means)
         base[chosen], change = read_out(
-            model, fast.packed, ops, members, chosen, metric, ready.final
+            model, exact.packed, exact.ops, members, chosen, metric, ready.final
         )
         for tile in tiles(len(plan.variants), plan.variants_together(len(ready.tail.in_orig))):
             some = plan.variants[tile]
@@ -106,7 +117,8 @@ class _Ready:
     ) -> _Ready:
         plan, circuit = asked.plan, asked.circuit
         grid = Grid.of(torch.zeros_like(pairs.end), pairs.end)
-        orig = CleanRun(fast.model, fast.packed, fast.ops, grid)
+        exact = fast.exact
+        orig = CleanRun(exact.model, exact.packed, exact.ops, grid)
         positions = {name: one.select(chosen) for name, one in asked.positions.items()}
         prompts = [plan.prompts[index] for index in chosen.tolist()]
         tail = Tail.of_cells(grid, [plan.cells(prompt) for prompt in prompts])
@@ -114,11 +126,11 @@ class _Ready:
         new, difference = None, None
         if plan.source == "new" and plan.sites:
             if circuit is not None or any(places.key.values()):
-                new = clean_run_of_new(fast.model, fast.packed, fast.ops, pairs)
+                new = clean_run_of_new(exact.model, exact.packed, exact.ops, pairs)
             if circuit is None:
-                difference = _new_run(fast, grid, pairs)
+                difference = _new_run(exact, grid, pairs)
         sources = Sources(fast.model.config, pairs, plan.source, means, new)
-        walk = _Walk(fast, asked, orig, tail, sources, places, difference)
+        walk = _Walk(exact, asked, orig, tail, sources, places, difference)
         final = walk.run(pairs.orig)
         live = None
         if circuit is not None:

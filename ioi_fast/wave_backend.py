@@ -80,16 +80,17 @@ def path_patch(
     """Carries out a plan: base metric [N] and values [S, N] in the caller's order."""
     base = torch.empty(len(pairs), dtype=torch.float32)
     values = torch.zeros(work.senders, len(pairs), dtype=torch.float32)
-    packed = Packed.of(model, ops)
+    packed, exact = Packed.of(model, ops), ops.exact
+    runs = (model, Packed.of(model, exact), exact)
     together = max(len(block) for block in work.prompt_blocks)
-    means = knock_out_means(model, packed, ops, pairs, knock_out, together)
+    means = knock_out_means(*runs, pairs, knock_out, together)
     for block in work.prompt_blocks:
         chosen = torch.tensor(block)
         members, prompts = pairs.select(chosen), [work.prompts[index] for index in block]
         wanted = _wanted(work, prompts) if work.variants and prompts[0].live else None
-        knocked = KnockOuts.of(model, packed, ops, members, chosen, knock_out, means)
-        sites, final = clean_runs(model, packed, ops, members, wanted, knocked)
-        base[chosen], change = read_out(model, packed, ops, members, chosen, metric, final)
+        knocked = KnockOuts.of(*runs, members, chosen, knock_out, means)
+        sites, final = clean_runs(*runs, members, wanted, knocked)
+        base[chosen], change = read_out(*runs, members, chosen, metric, final)
         if wanted is None:
             continue
         for variants in work.variant_blocks:
@@ -139,7 +140,6 @@ def _final(
 @torch.no_grad()
 def first_phase(
     model: GPT2,
-    packed: Packed,
     ops: Ops,
     work: PathPlan,
     pairs: PromptPairs,
@@ -148,8 +148,9 @@ def first_phase(
 ) -> tuple[Tail, dict[Site, list[Put]], list[Start]]:
     """What the first phase leaves for a rerun of the prompts of a block: cells, changes, starts."""
     wanted = _wanted(work, [work.prompts[index] for index in block])
-    sites, _ = clean_runs(model, packed, ops, pairs, wanted, knocked)
-    wave = Wave(model, packed, ops, sites, work.variants, work.between)
+    exact = Packed.of(model, ops.exact)
+    sites, _ = clean_runs(model, exact, ops.exact, pairs, wanted, knocked)
+    wave = Wave(model, Packed.of(model, ops), ops, sites, work.variants, work.between)
     received, tail = wave.to_receivers(work.receivers, lambda _: None), tail_of(pairs, wanted)
     starts = [(variant.reaches, 1) for variant in work.variants]
     return tail, _puts(wave, received, tail, wanted, slice(None)), starts

@@ -42,7 +42,7 @@ def attention(
     choice = choose(model, backend, precision, None)
     with threads_set(threads):
         if choice.backend == "cpu":
-            return _fast(model, pairs, chosen, run, patch)
+            return _fast(model, pairs, chosen, run, patch, precision)
         exact = exact_model(model, choice)
         if patch is None:
             return reference_backend.attention(exact, pairs, chosen, run)
@@ -51,9 +51,14 @@ def attention(
 
 
 def _fast(
-    model: GPT2, pairs: PromptPairs, heads: Sequence[Head], run: str, patch: PathPatch | None
+    model: GPT2,
+    pairs: PromptPairs,
+    heads: Sequence[Head],
+    run: str,
+    patch: PathPatch | None,
+    precision: str,
 ) -> Tensor:
-    table = ops.cpu()
+    table = ops.cpu(precision)
     if patch is None:
         return attention_backend.attention(model, pairs, heads, run, table)
     return attention_backend.attention_after(model, pairs, heads, patch, table)

@@ -47,7 +47,7 @@ def activation_patch(
     with threads_set(threads):
         if choice.backend == "cpu":
             asked = ask_activation_patch(model.config, pairs, patch, metric, max_memory)
-            outcome, ran = _rerun(model, pairs, pairs, asked, metric, progress)
+            outcome, ran = _rerun(model, pairs, pairs, asked, metric, precision, progress)
         else:
             exact, ran = exact_model(model, choice), "reference"
             with bar(len(patch.cells), "activation patch", progress) as advance:
@@ -102,7 +102,7 @@ def ablate(
     with threads_set(threads):
         if choice.backend == "cpu":
             work = ask_ablations(model.config, pairs, mean_pairs, ablations, metric, max_memory)
-            outcome, ran = _rerun(model, pairs, mean_pairs, work, metric, progress)
+            outcome, ran = _rerun(model, pairs, mean_pairs, work, metric, precision, progress)
         else:
             exact, ran = exact_model(model, choice), "reference"
             with bar(len(ablations.variants), "ablate", progress) as advance:
@@ -151,9 +151,10 @@ def _rerun(
     mean_pairs: PromptPairs,
     asked: Asked,
     metric: Metric,
+    precision: str,
     progress: bool,
 ) -> tuple[Outcome, str]:
-    table = ops.cpu()
+    table = ops.cpu(precision)
     with bar(asked.plan.steps, "reruns", progress) as advance:
         outcome = rerun_backend.run(model, pairs, mean_pairs, asked, metric, table, advance)
     return outcome, table.backend

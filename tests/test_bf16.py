@@ -1,0 +1,159 @@
+"""Differences with bf16 operands: their error, with bf16 arithmetic in the CPU and without."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from compare import assert_close
+from small_models import ragged_pairs, tiny_model
+
+from ioi_fast import (
+    GPT2,
+    Circuit,
+    GPT2Config,
+    PromptPairs,
+    ablate,
+    activation_patch,
+    attention,
+    load,
+    pair_sweep,
+    path_patch,
+    reference_backend,
+)
+from ioi_fast.agreement import BF16_MEDIAN, PROMISED, sweep_errors
+from ioi_fast.interventions import parse_path_patch
+from ioi_fast.ioi.dataset import ioi_prompts
+from ioi_fast.kernels.bf16_linear import Bf16Linear, bf16_arithmetic
+from ioi_fast.kernels.packed_linear import PackedLinear
+
+TRUE = {"backend": "reference", "precision": "fp64"}
+SHAPES = {
+    "six layers": {"n_layer": 6, "n_head": 8, "n_embd": 256},
+    "wide": {"n_layer": 3, "n_head": 4, "n_embd": 512},
+}
+
+
+@pytest.fixture(params=[True, False], ids=["native", "rounded"])
+def native(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether products run in bf16 arithmetic; where the CPU has none that half is left out."""
+    if request.param and not bf16_arithmetic():
+        pytest.skip("this CPU has no bf16 arithmetic")
+    monkeypatch.setattr("ioi_fast.ops.bf16_arithmetic", lambda: request.param)
+    return request.param
+
+
+def in_bf16(call, model: GPT2, pairs: PromptPairs, *asked: object, **more: object):
+    """The call in bf16, on packed weights of its own."""
+    model._packed.clear()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return call(model, pairs, *asked, **more, backend="cpu", precision="bf16")
+
+
+def random_model(shape: str) -> tuple[GPT2, PromptPairs]:
+    config = GPT2Config(**SHAPES[shape], vocab_size=200, n_positions=32)
+    return GPT2.random(config, seed=0), ragged_pairs(8, 12, vocab_size=200)
+
+
+def check_promise(errors: torch.Tensor) -> None:
+    assert errors.median() <= BF16_MEDIAN and errors.max() <= PROMISED["bf16"]
+
+
+@pytest.mark.parametrize("shape", list(SHAPES))
+def test_errors_on_random_weights(shape: str, native: bool) -> None:
+    model, pairs = random_model(shape)
+    truth = path_patch(model, pairs, **TRUE)
+    result = in_bf16(path_patch, model, pairs)
+    assert result.precision == "bf16" and result.backend.startswith("cpu/")
+    check_promise(sweep_errors(result.values, truth.values))
+    to_queries = {"receivers": ["2.1.q", "2.3.v"], "position": "END"}
+    truth = path_patch(model, pairs, **to_queries, **TRUE)
+    check_promise(
+        sweep_errors(in_bf16(path_patch, model, pairs, **to_queries).values, truth.values)
+    )
+
+
+def test_errors_on_the_bundled_model(native: bool) -> None:
+    model = load("demo")
+    pairs = ioi_prompts(model.tokenizer, n=12, seed=0)
+    truth = path_patch(model, pairs, **TRUE)
+    check_promise(sweep_errors(in_bf16(path_patch, model, pairs).values, truth.values))
+
+
+@pytest.mark.parametrize("where", [*SHAPES, "demo"])
+def test_plain_bf16_is_an_order_worse(where: str) -> None:
+    """Both figures side by side: whole activations in bf16 against differences in bf16."""
+    if where == "demo":
+        model = load("demo")
+        pairs = ioi_prompts(model.tokenizer, n=12, seed=0)
+    else:
+        model, pairs = random_model(where)
+    truth = path_patch(model, pairs, **TRUE).values
+    asked = {"senders": "heads", "receivers": "logits", "position": "END", "between": "mlps"}
+    patch = parse_path_patch(pairs, model.config, **asked, knock_out=None, knock_out_source="mean")
+    rounded = model.to(dtype=torch.bfloat16)
+    whole = reference_backend.path_patch(rounded, pairs, patch, "logit_diff", lambda _: None)
+    plain = sweep_errors(whole.values.float(), truth).median()
+    ours = sweep_errors(in_bf16(path_patch, model, pairs).values, truth).median()
+    assert ours <= BF16_MEDIAN and plain >= 0.05, f"differences {ours:.1e}, plain {plain:.1e}"
+
+
+def test_both_runs_stay_fp32(native: bool) -> None:
+    """Base metric and clean patterns are those of fp32 to the bit, only differences are rounded."""
+    model, pairs = random_model("wide")
+    fp32 = path_patch(model, pairs)
+    bf16 = in_bf16(path_patch, model, pairs)
+    assert torch.equal(bf16.base, fp32.base)
+    assert not torch.equal(bf16.values, fp32.values)
+    patterns = attention(model, pairs, ["2.1"])
+    assert torch.equal(in_bf16(attention, model, pairs, ["2.1"]), patterns)
+
+
+def test_every_call(native: bool) -> None:
+    model, pairs = random_model("wide")
+    circuit = Circuit({"0.1": "S2", "1.0": "END", "2.2": "END"})
+    sets = [{"0.1": "S2"}, {"1.0": "END", "2.2": "END"}]
+    for call, asked in (
+        (ablate, {"variants": [{"0.1": "all"}, {"mlp1": "END"}, {"1.2": "S2"}]}),
+        (ablate, {"variants": sets, "base": circuit, "source": "zero"}),
+        (activation_patch, {"site": "resid_mid", "position": "END"}),
+        (path_patch, {"knock_out": {"0.1": "END"}, "receivers": ["2.0.q"]}),
+    ):
+        truth = call(model, pairs, **asked, **TRUE)
+        check_promise(sweep_errors(in_bf16(call, model, pairs, **asked).values, truth.values))
+    truth = pair_sweep(model, pairs, ["q"], per_prompt=True, **TRUE).values.flatten(0, -2)
+    found = in_bf16(pair_sweep, model, pairs, ["q"], per_prompt=True).values.flatten(0, -2)
+    check_promise(sweep_errors(found, truth))
+    after = {"senders": ["0.1"], "receivers": ["1.0.q"]}
+    truth = attention(model, pairs, ["2.1"], after=after, **TRUE)
+    found = in_bf16(attention, model, pairs, ["2.1"], after=after)
+    live_NT = torch.arange(truth.shape[2]) <= pairs.end[:, None]
+    assert_close(found[:, live_NT], truth[:, live_NT], 2e-2)
+
+
+def test_products_round_their_operands_and_nothing_else() -> None:
+    rows, weight = torch.randn(9, 70), torch.randn(70, 33)
+    exact = rows.bfloat16().double() @ weight.bfloat16().double()
+    rounded = Bf16Linear(weight, PackedLinear, native=False).delta(rows)
+    assert rounded.dtype == torch.float32
+    assert_close(rounded, exact, 1e-6)
+    if bf16_arithmetic():
+        # oneDNN sums in fp32 and rounds the result to bf16, 8 bits.
+        assert_close(Bf16Linear(weight, PackedLinear, native=True).delta(rows), exact, 2**-8)
+    with pytest.raises(AssertionError):
+        assert_close(rows.double() @ weight.double(), exact, 1e-4)
+
+
+def test_a_cpu_without_bf16_says_that_it_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, pairs = tiny_model(), ragged_pairs()
+    monkeypatch.setattr("ioi_fast.ops.bf16_arithmetic", lambda: False)
+    with pytest.warns(UserWarning, match="no bf16 arithmetic") as caught:
+        path_patch(model, pairs, precision="bf16")
+    assert len(caught) == 1 and caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        monkeypatch.setattr("ioi_fast.ops.bf16_arithmetic", lambda: True)
+        if bf16_arithmetic():
+            path_patch(model, pairs, precision="bf16")
