@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import random
+
 import torch
 
 from ioi_fast import GPT2, GPT2Config, PromptPairs
 
 # Tokens of a prompt that differ between orig and new: the two names, and the second subject.
 _NAMES = (2, 4, 10)
+# The 26 heads of the paper's circuit (section 5) at their roles.
+CIRCUIT = {
+    **dict.fromkeys(["9.9", "9.6", "10.0", "10.7", "11.10"], "END"),
+    **dict.fromkeys(["7.3", "7.9", "8.6", "8.10"], "END"),
+    **dict.fromkeys(["9.0", "9.7", "10.1", "10.2", "10.6", "10.10", "11.2", "11.9"], "END"),
+    **dict.fromkeys(["5.5", "5.8", "5.9", "6.9", "0.1", "0.10", "3.0"], "S2"),
+    **dict.fromkeys(["2.2", "4.11"], "S1+1"),
+}
 
 
 def gpt2_small() -> GPT2:
@@ -22,5 +32,15 @@ def prompts(N: int, T: int, vocab_size: int = 50257, seed: int = 0) -> PromptPai
     new = orig.clone()
     new[:, _NAMES] = torch.randint(vocab_size, (N, len(_NAMES)), generator=generator)
     end = torch.full((N,), T - 1)
-    roles = {"IO": end * 0 + _NAMES[0], "S1": end * 0 + _NAMES[1], "S2": end * 0 + _NAMES[2]}
+    at = {"IO": _NAMES[0], "S1": _NAMES[1], "S1+1": _NAMES[1] + 1, "S2": _NAMES[2]}
+    roles = {role: end * 0 + token for role, token in at.items()}
     return PromptPairs(orig, new, orig[:, 2], orig[:, 4], positions={**roles, "END": end})
+
+
+def knock_out_sets(count: int) -> list[dict[str, str]]:
+    """Different sets of the circuit's heads, each head with probability one half, seed 0."""
+    generator, sets = random.Random(0), {}
+    while len(sets) < count:
+        chosen = {head: role for head, role in CIRCUIT.items() if generator.random() < 0.5}
+        sets[frozenset(chosen)] = chosen
+    return list(sets.values())

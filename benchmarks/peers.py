@@ -10,17 +10,19 @@ from checkpoints import as_transformers
 from ioi_fast import GPT2, PromptPairs
 
 
-def two_passes(model: GPT2, pairs: PromptPairs) -> Callable[[], None]:
-    """Two plain forward passes of transformers: the least that a hook-based sweep pays a sender.
+def passes(model: GPT2, pairs: PromptPairs, count: int) -> Callable[[], None]:
+    """Plain forward passes of transformers: two are the least that a hook-based sweep pays a
+    sender, one is what is left when the first phase is shared or not needed.
 
-    No hook, no cache, no patch: the two passes of phases C and D and nothing else.
+    No hook, no cache, no patch.
     """
     peer = as_transformers(model)
     peer.set_attn_implementation("sdpa")
 
     @torch.inference_mode()
     def run() -> None:
-        for _ in range(2):
+        for _ in range(count):
             peer(pairs.orig)
 
+    run()
     return run

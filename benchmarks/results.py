@@ -34,15 +34,16 @@ def read(path: Path) -> dict:
 def table(results: dict) -> str:
     """The table of speed and error in Markdown."""
     lines = [
-        "| job | ours | peer | times faster | error | of the floor |",
-        "|---|---|---|---|---|---|",
+        "| job | ours | peers, for one unit of the job: how many times faster ours is | error "
+        "| of the floor |",
+        "|---|---|---|---|---|",
     ]
     for job in results["jobs"]:
         ours = statistics.median(job["seconds"])
+        peers = "; ".join(_peer(peer, job["unit"]) for peer in job["peers"])
         lines.append(
-            f"| {job['job']} | {ours:.2f} s ({job['backend']}, {job['precision']}) "
-            f"| {statistics.median(job['peer_seconds_a_sender']):.2f} s a sender: {job['peer']} "
-            f"| **{job['ratio']:.0f}×** | {job['error']:.0e} | {job['efficiency']:.0%} |"
+            f"| {job['job']} | {ours:.2f} s ({job['backend']}, {job['precision']}) | {peers} "
+            f"| {job['error']:.0e} | {job['efficiency']:.0%} |"
         )
     facts = results["machine"]
     lines += [
@@ -54,6 +55,13 @@ def table(results: dict) -> str:
         f"({results['jobs'][0]['matrix_rate'] / 1e9:.0f} GFLOP/s).",
     ]
     return "\n".join(lines)
+
+
+def _peer(peer: dict, unit: str) -> str:
+    """One peer: its time, and how many times faster ours is."""
+    seconds, ratio = statistics.median(peer["seconds_a_unit"]), peer["ratio"]
+    text = f"{peer['name']}, {seconds:.2f} s a {unit}: **{ratio:.{0 if ratio >= 10 else 1}f}×**"
+    return text + (f" (mark {peer['mark']}×)" if peer["mark"] else "")
 
 
 def into_readme(text: str, results: dict) -> str:

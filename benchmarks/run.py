@@ -30,12 +30,13 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=None, help="threads (default: torch's own)")
     parser.add_argument("--out", type=Path, help="results file (default: out/benchmarks/…)")
     parser.add_argument("--readme", action="store_true", help="keep the results and their table")
+    parser.add_argument("--all", action="store_true", help="the long jobs too (15 minutes)")
     parser.add_argument("-k", dest="only", default="", help="only benchmarks that match")
     chosen = parser.parse_args()
     threads = chosen.threads or torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw.json"
-        status = _run_pytest(raw, threads, chosen.only)
+        status = _run_pytest(raw, threads, chosen.only, chosen.all)
         if status != 0:
             return status
         jobs = [case["extra_info"] for case in json.loads(raw.read_text())["benchmarks"]]
@@ -51,8 +52,15 @@ def main() -> int:
     return 0
 
 
-def _run_pytest(raw: Path, threads: int, only: str) -> int:
-    options = ["-o", "python_files=bench_*.py", "-o", "python_functions=bench_*", "-m", ""]
+def _run_pytest(raw: Path, threads: int, only: str, everything: bool) -> int:
+    options = [
+        "-o",
+        "python_files=bench_*.py",
+        "-o",
+        "python_functions=bench_*",
+        "-m",
+        "" if everything else "not long",
+    ]
     options += ["--benchmark-json", str(raw), "--benchmark-disable-gc", "-o", "timeout=0"]
     command = [sys.executable, "-m", "pytest", str(HERE), *options, "-k", only]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}

@@ -126,8 +126,8 @@ def test_explain_takes_the_same_arguments_and_runs_nothing(model, pairs, monkeyp
 
 
 def test_explain_refuses_what_has_no_plan(model, pairs) -> None:
-    with pytest.raises(ValueError, match=r"call must be ioi_fast\.path_patch"):
-        explain(ablate, model, pairs, variants=[{}])
+    with pytest.raises(ValueError, match=r"call must be one of ioi_fast\.path_patch, .*attention"):
+        explain(attention, model, pairs, heads=["0.0"])
     for arguments, reason in (
         ({"precision": "fp64"}, "'fp64' belongs to the reference"),
         ({"backend": "reference"}, "backend is 'reference'"),

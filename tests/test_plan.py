@@ -213,7 +213,7 @@ def test_the_products_that_run_are_those_of_the_plan(
     Batched products are attention and δz·W_O, which are counted by neither side here.
     """
     monkeypatch.setattr(packed_linear, "onednn_available", lambda: False)
-    monkeypatch.setattr(ops, "cpu", ops.plain_torch)
+    monkeypatch.setattr(ops, "cpu", lambda precision: ops.plain_torch())
     model, pairs = tiny_model(), ragged_pairs(N=7)
     chosen = {"mixed": MIXED, "ends": ["mlp0", "mlp2"], "logits": "logits"}.get(receivers)
     arguments = {

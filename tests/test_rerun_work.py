@@ -128,7 +128,7 @@ def test_rows_are_those_that_run(data: st.DataObject) -> None:
     table = {name: getattr(OPS, name) for name in Ops.__slots__}
     spied = Ops(**{**table, "mlp_delta": lambda *a: count_rows(given_rows, *a)})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ioi_fast.ops.cpu", lambda: spied)
+        patch.setattr("ioi_fast.ops.cpu", lambda precision: spied)
         ablate(model, pairs, variants, "zero", base)
     assert sum(given_rows) <= sum(plan.rows)
     if not any(r == "all" or k.startswith("mlp") for one in variants for k, r in one.items()):

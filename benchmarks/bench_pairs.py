@@ -1,0 +1,86 @@
+"""Every pair of heads (J5) against TransformerLens 4.3, which runs one pass a pair."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from jobs import gpt2_small, prompts
+from lens import lens
+from measure import Peer, check_peer, run_job
+
+from ioi_fast import explain, pair_sweep, path_patch
+from ioi_fast.agreement import PROMISED, sweep_error
+
+CELLS = 50
+CHECKED = 3
+Cell = tuple[int, int, int, int, int]  # input, sender layer and head, receiver layer and head
+
+
+def cells(L: int, H: int, count: int) -> list[Cell]:
+    """Pairs drawn uniformly, seed 0."""
+    places = [(layer, head) for layer in range(L) for head in range(H)]
+    every = [(i, *s, *r) for i in range(3) for s in places for r in places if s[0] < r[0]]
+    return random.Random(0).sample(every, count)
+
+
+@pytest.mark.long
+def bench_every_pair(benchmark) -> None:
+    model, pairs = gpt2_small(), prompts(8, 16)
+    plan = explain(pair_sweep, model, pairs)
+    found = []
+
+    def ours() -> None:
+        found.append(pair_sweep(model, pairs, per_prompt=True, backend="cpu"))
+
+    with lens(model, pairs, version=4) as worker:
+        drawn = iter(cells(12, 12, CELLS))
+
+        def some_pairs() -> float:
+            """Seconds of a pair: the mean over all cells, since a sweep is their sum."""
+            return sum(ask(worker, cell)["seconds"] for cell in drawn) / CELLS
+
+        ask(worker, cells(12, 12, 1)[0])
+        run_job(
+            benchmark,
+            "J5: every pair of heads x q, k, v, N=8, T=16",
+            ours,
+            [Peer("a TransformerLens 4.3 direct path", some_pairs, 11)],
+            units=3 * 66 * 144,
+            unit=f"pair (mean of {CELLS} drawn)",
+            rounds=1,
+            flops=plan.flops,
+            facts={"backend": "cpu/c++", "precision": "fp32", "error": float("nan")},
+        )
+        result = found[-1]
+        largest = float(result.values.abs().max())
+        for cell in cells(12, 12, CELLS)[:10]:
+            theirs = torch.tensor(ask(worker, cell)["values"])
+            check_peer(result.values[cell], theirs, largest)
+    error = max(true_error(model, pairs, result, cell) for cell in cells(12, 12, CHECKED))
+    assert error <= PROMISED["fp32"]
+    benchmark.extra_info.update(backend=result.backend, error=error)
+
+
+def ask(worker, cell: Cell) -> dict:
+    """One pair by the peer."""
+    index, a, b, c, d = cell
+    return worker.ask("pair", sender=[a, b], receiver=[c, d], site="qkv"[index])
+
+
+def true_error(model, pairs, result, cell: Cell) -> float:
+    """Error of all senders of a receiver that were drawn with it, against the float64 reference."""
+    index, a, _, c, d = cell
+    senders = [f"{a}.{head}" for head in range(0, 12, 4)]
+    truth = path_patch(
+        model,
+        pairs,
+        senders,
+        [f"{c}.{d}.{'qkv'[index]}"],
+        None,
+        between="nothing",
+        backend="reference",
+        precision="fp64",
+    )
+    return sweep_error(result.values[index, a, 0:12:4, c, d], truth.values)

@@ -1,0 +1,78 @@
+"""TransformerLens in processes of its own, on the same weights and prompts.
+
+3.9 is the last version with HookedTransformer; 4.3 has the direct-path sweep.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy
+import peer_environment
+import torch
+from checkpoints import as_transformers
+
+from ioi_fast import GPT2, PromptPairs
+
+HERE = Path(__file__).parent
+REQUIREMENTS = HERE.parent / "tests" / "requirements"
+WORKERS = {3: HERE / "lens_worker.py", 4: HERE / "lens4_worker.py"}
+
+
+class Lens:
+    """A running worker; answers are dicts."""
+
+    def __init__(self, process: subprocess.Popen, folder: Path) -> None:
+        self._process, self.folder = process, folder
+
+    def ask(self, do: str, **request: object) -> dict:
+        """One request and its answer; raises RuntimeError when the worker has died."""
+        self._process.stdin.write(json.dumps({"do": do, **request}) + "\n")
+        self._process.stdin.flush()
+        return self.answer()
+
+    def answer(self) -> dict:
+        """The next line of the worker."""
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"TransformerLens ended with status {self._process.wait()}")
+        return json.loads(line)
+
+    def seconds(self, passes: int) -> float:
+        """Seconds of so many full passes with logits, without hooks and caches."""
+        return self.ask("passes", count=passes)["seconds"]
+
+
+@contextmanager
+def lens(model: GPT2, pairs: PromptPairs, version: int = 3) -> Iterator[Lens]:
+    """Starts the worker on a model and prompts, with as many threads as this process has."""
+    python = peer_environment.python_of(REQUIREMENTS / f"transformer_lens_{version}.txt")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        as_transformers(model).save_pretrained(folder / "model")
+        columns = ("orig", "new", "end", "answers", "wrong_answers")
+        numpy.savez(folder / "prompts.npz", **{c: getattr(pairs, c).numpy() for c in columns})
+        threads = str(torch.get_num_threads())
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": name}
+        environment |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        command = [python, "-I", WORKERS[version], folder / "model", folder / "prompts.npz"]
+        with subprocess.Popen(
+            list(map(str, command)),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=(folder / "log").open("w"),
+            text=True,
+            env=environment,
+        ) as process:
+            worker = Lens(process, folder)
+            try:
+                assert worker.answer()["threads"] == int(threads)
+                yield worker
+            finally:
+                process.kill()

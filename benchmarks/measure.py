@@ -1,0 +1,105 @@
+"""How a job is timed: peers and ours in turn, in one run, and the roof beside them."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rate import matrix_rate
+from torch import Tensor
+
+from ioi_fast import GPT2, PromptPairs, Result
+from ioi_fast.agreement import PROMISED, sweep_error
+
+CHECKED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """What others do: a callable that gives the seconds of one unit of the job."""
+
+    name: str
+    seconds: Callable[[], float]
+    mark: float | None = None  # how many times faster ours should be
+
+
+def run_job(
+    benchmark,
+    job: str,
+    ours: Callable[[], object],
+    peers: list[Peer],
+    *,
+    units: int,
+    unit: str,
+    rounds: int,
+    flops: int,
+    facts: dict[str, object],
+) -> None:
+    """Times ours and the peers alternately; the job is `units` of what a peer does at a time."""
+    found: dict[str, list[float]] = {peer.name: [] for peer in peers}
+    rates = [matrix_rate()]
+
+    def run_peers() -> None:
+        """Before every round of ours, one of theirs: all see the same machine."""
+        for peer in peers:
+            found[peer.name].append(peer.seconds())
+
+    benchmark.pedantic(ours, setup=run_peers, rounds=rounds)
+    rates.append(matrix_rate())
+    seconds, rate = sorted(benchmark.stats.stats.data), statistics.median(rates)
+    median = statistics.median(seconds)
+    benchmark.extra_info.update(
+        job=job,
+        seconds=seconds,
+        units=units,
+        unit=unit,
+        peers=[
+            {
+                "name": peer.name,
+                "seconds_a_unit": sorted(found[peer.name]),
+                "ratio": units * statistics.median(found[peer.name]) / median,
+                "mark": peer.mark,
+            }
+            for peer in peers
+        ],
+        floor_flops=flops,
+        matrix_rate=rate,
+        efficiency=flops / rate / median,
+        **facts,
+    )
+
+
+def timed(run: Callable[[], object]) -> Callable[[], float]:
+    """A callable that gives the seconds of a run."""
+
+    def seconds() -> float:
+        begun = time.perf_counter()
+        run()
+        return time.perf_counter() - begun
+
+    return seconds
+
+
+def facts(result: Result, error: float) -> dict[str, object]:
+    """What a table says of a result; raises AssertionError for a wrong one, which has no speed."""
+    assert error <= PROMISED[result.precision], f"error {error:.1e}: no time for a wrong answer"
+    return {"backend": result.backend, "precision": result.precision, "error": error}
+
+
+def checked_error(
+    call: Callable, model: GPT2, pairs: PromptPairs, result: Result, asked: list, **more: object
+) -> float:
+    """Error of some of what was asked, drawn with seed 0, against the reference in float64."""
+    chosen = sorted(random.Random(0).sample(range(len(asked)), CHECKED))
+    some = [asked[index] for index in chosen]
+    truth = call(model, pairs, some, **more, backend="reference", precision="fp64")
+    return sweep_error(result.values[chosen], truth.values)
+
+
+def check_peer(values: Tensor, theirs: Tensor, largest: float) -> None:
+    """Raises AssertionError unless a peer that subtracts whole fp32 runs has the same values."""
+    error = float((values.double() - theirs.double()).abs().max()) / largest
+    assert error <= 1e-3, f"{error:.1e} of the largest effect from the peer: not the same job"
