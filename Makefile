@@ -20,7 +20,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint bench clean
+.PHONY: help setup demo test test-slow lint bench cost clean
 
 help:
 	@echo "make setup      make .venv with the pinned versions (PYTHON=, TORCH_INDEX=)"
@@ -29,6 +29,7 @@ help:
 	@echo "make test-slow  the tests that take minutes each or need a peer library"
 	@echo "make lint       ruff check and ruff format --check"
 	@echo "make bench      the benchmarks"
+	@echo "make cost       time and memory by prompts, variants and size of the model, into docs/"
 	@echo "make clean      remove .venv and everything that was built"
 
 setup: $(STAMP)
@@ -70,6 +71,10 @@ lint: setup
 
 bench: setup
 	@python -m benchmarks.run $(ARGS)
+
+cost: setup
+	@$(PIP) install -c constraints.txt --no-build-isolation -e ".[cost]"
+	@python -m benchmarks.cost_curve $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks

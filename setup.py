@@ -9,6 +9,7 @@ EXTRAS = {
     "hub": ["huggingface_hub>=0.30"],
     "report": ["rich>=13.7", "jinja2>=3.1"],
 }
+EXTRAS["cost"] = ["matplotlib>=3.9"]  # draws docs/cost.svg
 EXTRAS["dev"] = [
     *EXTRAS["hub"],
     *EXTRAS["report"],

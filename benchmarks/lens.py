@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy
 import peer_environment
+import pytest
 import torch
 from checkpoints import as_transformers
 
@@ -51,8 +52,14 @@ class Lens:
 
 @contextmanager
 def lens(model: GPT2, pairs: PromptPairs, version: int = 3) -> Iterator[Lens]:
-    """Starts the worker on a model and prompts, with as many threads as this process has."""
-    python = peer_environment.python_of(REQUIREMENTS / f"transformer_lens_{version}.txt")
+    """Starts the worker on a model and prompts, with as many threads as this process has.
+
+    Skips the benchmark when its environment can't be built for want of a package index.
+    """
+    try:
+        python = peer_environment.python_of(REQUIREMENTS / f"transformer_lens_{version}.txt")
+    except peer_environment.NoPackageIndex as reason:
+        pytest.skip(str(reason))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         as_transformers(model).save_pretrained(folder / "model")

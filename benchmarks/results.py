@@ -31,6 +31,19 @@ def read(path: Path) -> dict:
     return found
 
 
+def merged(new: dict, old: dict) -> dict:
+    """New results with the old ones of jobs that were not measured, by name; same machine and all.
+
+    Raises ValueError when they are of another machine or other versions.
+    """
+    if new["machine"] != old["machine"]:
+        raise ValueError(f"results of {old['machine']} can't be kept beside {new['machine']}")
+    measured = {job["job"] for job in new["jobs"]}
+    kept = [job for job in old["jobs"] if job["job"] not in measured]
+    jobs = sorted([*new["jobs"], *kept], key=lambda job: job["job"])
+    return {"machine": new["machine"], "jobs": jobs}
+
+
 def table(results: dict) -> str:
     """The table of speed and error in Markdown."""
     lines = [
@@ -46,13 +59,15 @@ def table(results: dict) -> str:
             f"| {job['error']:.0e} | {job['efficiency']:.0%} |"
         )
     facts = results["machine"]
+    commits = ", ".join(dict.fromkeys(job["commit"] for job in results["jobs"]))
+    rates = [job["matrix_rate"] for job in results["jobs"] if job["precision"] == "fp32"]
     lines += [
         "",
         f"Measured by `make bench` on {facts['threads']} threads of {facts['cpu']}, torch "
-        f"{facts['torch']}, transformers {facts['transformers']}, commit {facts['commit']}; "
+        f"{facts['torch']}, transformers {facts['transformers']}, commit {commits}; "
         "medians of alternating runs. Error: against the reference in float64. Floor: "
         f"unavoidable FLOPs over the matrix rate of the same run "
-        f"({results['jobs'][0]['matrix_rate'] / 1e9:.0f} GFLOP/s).",
+        f"({statistics.median(rates) / 1e9:.0f} GFLOP/s).",
     ]
     return "\n".join(lines)
 

@@ -1,6 +1,7 @@
 """`make bench`: runs the jobs, prints their table and writes the results to out/.
 
-With --readme they become this machine's results in benchmarks/results, and the README's table.
+With --readme they become this machine's results in benchmarks/results, and the README's table; jobs
+that were not measured keep what they had, with the commit at which they had it.
 """
 
 from __future__ import annotations
@@ -40,10 +41,12 @@ def main() -> int:
         if status != 0:
             return status
         jobs = [case["extra_info"] for case in json.loads(raw.read_text())["benchmarks"]]
-    found = {"machine": _machine(threads), "jobs": jobs}
-    print(results.table(found))
+    found = {"machine": _machine(threads), "jobs": [{**job, "commit": revision()} for job in jobs]}
     folder = results.RESULTS if chosen.readme else HERE.parent / "out" / "benchmarks"
     path = chosen.out or folder / f"{_slug(found['machine']['cpu'])}.json"
+    if chosen.readme and path.exists():
+        found = results.merged(found, results.read(path))
+    print(results.table(found))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found, indent=1) + "\n")
     print(f"\nresults written: {path}")
@@ -76,7 +79,6 @@ def _machine(threads: int) -> dict[str, object]:
         "torch": torch.__version__,
         "transformers": version("transformers"),
         "ioi_fast": version("ioi_fast"),
-        "commit": revision(),
     }
 
 

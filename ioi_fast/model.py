@@ -67,11 +67,16 @@ class Weights:
             unembed=wte if self.unembed is self.wte else move(self.unembed),
         )
 
+    def named(self) -> dict[str, Tensor]:
+        """Every distinct tensor by its name here, in a fixed order."""
+        found = {name: getattr(self, name) for name in ("wte", "wpe", "ln_f_gain", "ln_f_bias")}
+        for layer, block in enumerate(self.blocks):
+            found |= {f"blocks[{layer}].{f.name}": getattr(block, f.name) for f in fields(Block)}
+        return found if self.unembed is self.wte else {**found, "unembed": self.unembed}
+
     def tensors(self) -> list[Tensor]:
         """Every distinct tensor, in a fixed order."""
-        inner = [getattr(block, f.name) for block in self.blocks for f in fields(Block)]
-        outer = [self.wte, self.wpe, self.ln_f_gain, self.ln_f_bias]
-        return outer + inner + ([] if self.unembed is self.wte else [self.unembed])
+        return list(self.named().values())
 
 
 def split_heads(x_RE: Tensor, config: GPT2Config) -> tuple[Tensor, Tensor, Tensor]:
@@ -95,6 +100,7 @@ class GPT2:
         self.tokenizer = tokenizer
         self.name = name
         self._weight_hash: str | None = None
+        self._finite = False
         self._packed: dict = {}
 
     @classmethod
@@ -119,6 +125,15 @@ class GPT2:
     def dtype(self) -> torch.dtype:
         """Precision of the weights."""
         return self.weights.wte.dtype
+
+    def check_finite(self) -> None:
+        """Raises ValueError naming a weight that is NaN or infinite; the weights are read once."""
+        if self._finite:
+            return
+        for name, tensor in self.weights.named().items():
+            if not tensor.isfinite().all():
+                raise ValueError(f"model: {name} must be finite, got NaN or infinite values")
+        self._finite = True
 
     def to(self, *, device: torch.device | str | None = None, dtype=None) -> GPT2:
         """The same model elsewhere or in another precision; self when nothing changes."""
@@ -167,7 +182,19 @@ class GPT2:
         Raises TypeError or ValueError for tokens of a wrong type, shape or id.
         """
         self.check_tokens(tokens)
-        tokens = tokens.to(self.device)
+        if self.device.type == "cpu" and self.dtype == torch.float32:
+            return self._packed_logits(tokens.to("cpu"))
+        return self._plain_logits(tokens.to(self.device))
+
+    def _packed_logits(self, tokens: Tensor) -> Tensor:
+        """Logits from weights that are packed for the CPU, once for all calls."""
+        from ioi_fast import ops
+        from ioi_fast.forward import logits
+
+        return logits(self, tokens, ops.cpu())
+
+    def _plain_logits(self, tokens: Tensor) -> Tensor:
+        """Logits on any device and in any precision."""
         weights, config = self.weights, self.config
         resid = weights.wte[tokens] + weights.wpe[: tokens.shape[1]]
         for layer, block in enumerate(weights.blocks):

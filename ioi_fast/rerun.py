@@ -7,12 +7,13 @@ Only the cells of the tail can differ; keys and values of all other tokens are t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from ioi_fast.kernels.reference import Linear
 from ioi_fast.mlp import mlp_delta
 from ioi_fast.model import GPT2
 from ioi_fast.ops import Ops
@@ -79,6 +80,24 @@ class Rerun:
     tail: Tail
     layers: Mapping[int, LayerBase]
     live: Mapping[int, Sequence[int]] | None = None  # heads that are not frozen at every cell
+    products: dict[tuple[str, int], Linear] = field(default_factory=dict)  # of the live heads
+
+    def of_heads(self, name: str, layer: int, heads: Tensor) -> Linear:
+        """The product with the columns of W_QKV, or the rows of W_O, of some heads of a layer.
+
+        That of a circuit's heads is asked by every tile, and kept; others are as many as variants.
+        """
+        if (name, layer) in self.products and heads.tolist() == list(self.live[layer]):
+            return self.products[name, layer]
+        block, H = self.model.weights.blocks[layer], self.model.config.n_head
+        if name == "qkv":
+            weight = block.w_qkv.unflatten(1, (3, H, -1))[:, :, heads].flatten(1)
+        else:
+            weight = block.w_o.unflatten(0, (H, -1))[heads].flatten(0, 1)
+        product = self.ops.exact.linear(weight, None)  # small: bf16 would save nothing
+        if self.live is not None and heads.tolist() == list(self.live[layer]):
+            self.products[name, layer] = product
+        return product
 
     def run(
         self, puts: Puts, starts: Sequence[Start], states: Sequence[States] | None = None
@@ -268,9 +287,9 @@ class LayerRun:
 
     def _of(self, normed: Tensor, heads: Tensor) -> list[Tensor]:
         """The same of some heads, [P, M, heads·K], from their columns alone."""
-        block, config = self.rerun.model.weights.blocks[self.layer], self.rerun.model.config
-        columns = block.w_qkv.unflatten(1, (3, config.n_head, -1))[:, :, heads].flatten(1)
-        q, k, v = (normed @ columns).unflatten(-1, (3, -1)).unbind(2)
+        product = self.rerun.of_heads("qkv", self.layer, heads)
+        rows = product.delta(normed.flatten(0, 1)).view(*normed.shape[:2], 3, -1)
+        q, k, v = rows.unbind(2)
         return [self._ends(q), k, v]
 
     def _write(self, delta_z: Tensor, heads: Tensor) -> Tensor:
@@ -280,5 +299,5 @@ class LayerRun:
         if len(heads) == config.n_head:
             product = run.packed.linear(self.layer, "o").delta(rows.reshape(-1, config.n_embd))
             return product.view(*rows.shape[:2], -1)
-        w_o_HKD = run.model.weights.blocks[self.layer].w_o.view(config.n_head, config.d_head, -1)
-        return rows @ w_o_HKD[heads].flatten(0, 1)
+        product = run.of_heads("o", self.layer, heads).delta(rows.flatten(0, 1))
+        return product.view(*rows.shape[:2], -1)

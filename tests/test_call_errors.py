@@ -281,3 +281,13 @@ def test_means_by_form_need_forms(model, pairs, source: str) -> None:
         ablate(model, pairs, [{}], source, mean_pairs=other)
     with refused(ValueError, "knock_out_source='mean_by_form' needs pairs.forms"):
         path_patch(model, bare, knock_out={"0.0": "END"}, knock_out_source=source)
+
+
+@pytest.mark.parametrize("name", ["wte", "blocks[1].w_in", "ln_f_gain"])
+def test_weights_that_are_not_finite_are_named_before_any_work(pairs, name) -> None:
+    model = tiny_model()
+    model.weights.named()[name].flatten()[3] = torch.nan
+    with refused(ValueError, f"model: {name} must be finite"):
+        path_patch(model, pairs)
+    with refused(ValueError, f"model: {name} must be finite"):
+        ablate(model, pairs, [{"0.0": "END"}], backend="reference")

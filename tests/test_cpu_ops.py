@@ -325,7 +325,7 @@ def test_threads_do_not_change_a_bit_of_a_product(threads: int) -> None:
     x, delta, gain = normal(9, 32, seed=3), normal(31, 9, 32, seed=4), normal(32, seed=5)
 
     def run() -> list[torch.Tensor]:
-        product = torch.ops.ioi_fast.panel_linear(delta.flatten(0, 1), w_in, None)
+        product = torch.ops.ioi_fast.panel_linear(delta.flatten(0, 1), w_in, None, 32)
         return [product, torch.ops.ioi_fast.mlp_delta(x, x, delta, gain, w_in, w_out, 1e-5)]
 
     expected = run()
@@ -337,11 +337,11 @@ def test_weights_that_do_not_fit_are_refused() -> None:
     load_kernels()
     ops, panels = torch.ops.ioi_fast, PanelLinear(torch.ones(8, 40), None).panels
     with pytest.raises(RuntimeError, match="panels must be"):
-        ops.panel_linear(torch.ones(3, 7), panels, None)
+        ops.panel_linear(torch.ones(3, 7), panels, None, 40)
     with pytest.raises(RuntimeError, match="bias must be"):
-        ops.panel_linear(torch.ones(3, 8), panels, torch.ones(40))
+        ops.panel_linear(torch.ones(3, 8), panels, torch.ones(40), 40)
     with pytest.raises(RuntimeError, match="rows must be float32"):
-        ops.panel_linear(torch.ones(3, 8).double(), panels, None)
+        ops.panel_linear(torch.ones(3, 8).double(), panels, None, 40)
     base, pre, gain = torch.ones(2, 8), torch.ones(2, 40), torch.ones(8)
     out = PanelLinear(torch.ones(40, 8), None).panels
     with pytest.raises(RuntimeError, match="delta must be"):

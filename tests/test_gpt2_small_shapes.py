@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import pytest
-from compare import assert_sweep
+import torch
+from compare import assert_close, assert_sweep
 from small_models import ragged_pairs
 
-from ioi_fast import GPT2, Circuit, GPT2Config, PromptPairs, ablate, activation_patch, path_patch
+from ioi_fast import (
+    GPT2,
+    Circuit,
+    GPT2Config,
+    PromptPairs,
+    ablate,
+    activation_patch,
+    attention,
+    pair_sweep,
+    path_patch,
+)
 
 pytestmark = pytest.mark.slow
 CIRCUIT = Circuit({"0.1": "S2", "3.0": "S2", "8.6": "END", "9.9": "END", "10.7": "END"})
@@ -57,3 +68,25 @@ def test_fast_is_slow(name: str, model: GPT2, pairs: PromptPairs) -> None:
     assert fast.backend.startswith("cpu/") and truth.values.any()
     assert_sweep(fast.values, truth.values, 1e-4)
     assert (fast.base - truth.base).abs().max() <= 1e-4 * truth.base.abs().max().clamp(min=1)
+
+
+def test_every_pair(model: GPT2, pairs: PromptPairs) -> None:
+    """All 19,008 paths into queries and values at END; some of them rebuilt by the reference."""
+    sweep = pair_sweep(model, pairs, ["q", "v"], "mlps", "END", per_prompt=True, backend="cpu")
+    senders = ["0.1", "4.7", "8.6", "10.0"]
+    asked = {"between": "mlps", "backend": "reference", "precision": "fp64"}
+    for index, receiver in ((0, "9.9.q"), (0, "11.2.q"), (1, "5.5.v")):
+        truth = path_patch(model, pairs, senders, [receiver], "END", **asked)
+        c, d = (int(part) for part in receiver.split(".")[:2])
+        rows = [sweep.values[index, *map(int, sender.split(".")), c, d] for sender in senders]
+        assert_sweep(torch.stack(rows), truth.values, 1e-4)
+
+
+def test_attention_patterns(model: GPT2, pairs: PromptPairs) -> None:
+    after = {"senders": ["5.5"], "receivers": ["8.6.v", "7.3.q"], "position": "S2"}
+    live_NT = torch.arange(pairs.orig.shape[1]) <= pairs.end[:, None]
+    for asked in ({"run": "new"}, {"after": after}):
+        heads = ["0.1", "7.3", "9.9", "11.10"]
+        truth = attention(model, pairs, heads, **asked, backend="reference", precision="fp64")
+        fast = attention(model, pairs, heads, **asked, backend="cpu")
+        assert_close(fast[:, live_NT], truth[:, live_NT], 1e-5)

@@ -55,39 +55,61 @@ int64_t blocks_of(int64_t rows, int64_t most) {
   return std::min(even, std::max<int64_t>(blocks, rows / kStrip));
 }
 
-// rows [R, K] @ weight + bias -> [R, 32·panels]; threads share the rows, or the panels of few rows.
+struct PanelLinear {
+  const float *rows, *panels, *bias;  // bias may be null
+  float* out;                         // [R, width]
+  int64_t K, width;
+
+  // Some rows by some panels. Where the last panel is wider than what is left of the output, it
+  // goes through a buffer of its own.
+  void product(int64_t first, int64_t height, int64_t begin, int64_t end) const {
+    const float* from = rows + first * K;
+    const float* panel = panels + begin * K * kPanel;
+    float* to = out + first * width + begin * kPanel;
+    const float* add = bias ? bias + begin * kPanel : nullptr;
+    const int64_t rest = std::min(end * kPanel, width) - (end - 1) * kPanel;
+    const int64_t wholes = end - begin - (rest < kPanel);
+    panel_product(from, height, K, panel, K, wholes, add, to, width, panel);
+    if (rest == kPanel) return;
+    const Scratch last = scratch(height * kPanel);
+    panel_product(from, height, K, panel + wholes * K * kPanel, K, 1,
+                  add ? add + wholes * kPanel : nullptr, last.get(), kPanel, panel);
+    for (int64_t i = 0; i < height; ++i) {
+      const float* row = last.get() + i * kPanel;
+      std::copy(row, row + rest, to + i * width + wholes * kPanel);
+    }
+  }
+};
+
+// rows [R, K] @ weight + bias -> [R, width]; threads share the rows, or the panels of few rows.
 at::Tensor panel_linear(const at::Tensor& rows, const at::Tensor& panels,
-                        const std::optional<at::Tensor>& bias) {
+                        const std::optional<at::Tensor>& bias, int64_t width) {
   TORCH_CHECK(rows.dim() == 2 && rows.scalar_type() == at::kFloat,
               "rows must be float32 [R, K], got ", rows.scalar_type(), " ", rows.sizes());
-  const int64_t R = rows.size(0), K = rows.size(1), count = panels.size(0);
-  check_panels(panels, K, count * kPanel, "panels");
-  const at::Tensor in = rows.contiguous();
-  at::Tensor out = at::empty({R, count * kPanel}, in.options());
-  const float* offset = nullptr;
+  const int64_t R = rows.size(0), K = rows.size(1);
+  check_panels(panels, K, width, "panels");
+  const int64_t count = panels.size(0);
   if (bias) {
     TORCH_CHECK(bias->numel() == count * kPanel && bias->scalar_type() == at::kFloat &&
                     bias->is_contiguous(),
                 "bias must be contiguous float32 [", count * kPanel, "], got ", bias->sizes());
-    offset = bias->const_data_ptr<float>();
   }
-  const float* x = in.const_data_ptr<float>();
-  const float* w = panels.const_data_ptr<float>();
-  float* y = out.mutable_data_ptr<float>();
-  const int64_t stride = count * kPanel;
+  const at::Tensor in = rows.contiguous();
+  at::Tensor out = at::empty({R, width}, in.options());
+  if (out.numel() == 0) return out;
+  const PanelLinear linear{in.const_data_ptr<float>(), panels.const_data_ptr<float>(),
+                           bias ? bias->const_data_ptr<float>() : nullptr,
+                           out.mutable_data_ptr<float>(), K, width};
   if (R < 2 * kStrip * at::get_num_threads()) {
-    at::parallel_for(0, count, 1, [&](int64_t begin, int64_t end) {
-      const float* first = w + begin * K * kPanel;
-      panel_product(x, R, K, first, K, end - begin, offset ? offset + begin * kPanel : nullptr,
-                    y + begin * kPanel, stride, first);
-    });
+    at::parallel_for(0, count, 1,
+                     [&](int64_t begin, int64_t end) { linear.product(0, R, begin, end); });
     return out;
   }
   const int64_t blocks = blocks_of(R, kMostRows);
   at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
-      const int64_t first = R * b / blocks, height = R * (b + 1) / blocks - first;
-      panel_product(x + first * K, height, K, w, K, count, offset, y + first * stride, stride, w);
+      const int64_t first = R * b / blocks;
+      linear.product(first, R * (b + 1) / blocks - first, 0, count);
     }
   });
   return out;
@@ -303,7 +325,7 @@ std::tuple<at::Tensor, at::Tensor> mlp(const at::Tensor& resid_mid, const at::Te
 
 TORCH_LIBRARY_FRAGMENT(ioi_fast, library) {
   library.def("panels_supported() -> bool", &ioi_fast::panels_supported);
-  library.def("panel_linear(Tensor rows, Tensor panels, Tensor? bias) -> Tensor");
+  library.def("panel_linear(Tensor rows, Tensor panels, Tensor? bias, int width) -> Tensor");
   library.def(
       "mlp_delta(Tensor resid_mid, Tensor pre, Tensor delta, Tensor gain, Tensor w_in, Tensor w_out, "
       "float epsilon, Tensor? index=None) -> Tensor");
