@@ -40,7 +40,22 @@ def test_speed_table_is_that_of_committed_results() -> None:
     assert found, "no results are committed"
     assert any(results.into_readme(README, one) == README for one in found)
     for one in found:
-        assert one["machine"]["commit"] and "+changes" not in one["machine"]["commit"]
+        assert all(job["commit"] and "+changes" not in job["commit"] for job in one["jobs"])
+
+
+def test_results_that_were_not_measured_again_are_kept() -> None:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        import results
+    finally:
+        sys.path.pop(0)
+    machine = {"cpu": "x", "threads": 2}
+    old = {"machine": machine, "jobs": [{"job": "A", "commit": "1"}, {"job": "B", "commit": "1"}]}
+    new = {"machine": machine, "jobs": [{"job": "A", "commit": "2"}]}
+    jobs = results.merged(new, old)["jobs"]
+    assert [(job["job"], job["commit"]) for job in jobs] == [("A", "2"), ("B", "1")]
+    with pytest.raises(ValueError, match="can't be kept beside"):
+        results.merged({**new, "machine": {"cpu": "y"}}, old)
 
 
 @pytest.mark.parametrize("command", re.findall(r"^(ioi-fast [^#\n]+)", README, re.M))
