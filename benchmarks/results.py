@@ -65,7 +65,8 @@ def table(results: dict) -> str:
         "",
         f"Measured by `make bench` on {facts['threads']} threads of {facts['cpu']}, torch "
         f"{facts['torch']}, transformers {facts['transformers']}, commit {commits}; "
-        "medians of alternating runs. Mark: the goal that was set for the job. Error: against the reference in float64. Floor: "
+        "medians of alternating runs. Mark: the goal that was set for the job. Error: against the "
+        "reference in float64. Floor: "
         f"unavoidable FLOPs over the matrix rate of the same run "
         f"({statistics.median(rates) / 1e9:.0f} GFLOP/s).",
     ]
