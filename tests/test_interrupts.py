@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -35,6 +36,16 @@ def long_calls() -> dict:
     }
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A process that a shell started in the background ignores the signal; this one does not."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", ["path_patch", "ablate", "pair_sweep", "reference"])
 def test_interrupt_ends_a_long_call_within_two_seconds(name: str) -> None:
     call = long_calls()[name]
