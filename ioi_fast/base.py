@@ -136,7 +136,7 @@ class CleanRun:
         """q, k and v, [N, T, H, K]; with end_only q is [N, 1, H, K]."""
         grid, config = self.grid, self.model.config
         block = self.model.weights.blocks[layer]
-        normed = _layernorm(resid, block.ln_1_gain, block.ln_1_bias, config.layer_norm_epsilon)
+        normed = layernorm(resid, block.ln_1_gain, block.ln_1_bias, config.layer_norm_epsilon)
         if not end_only:
             return split_heads(grid.spread(self.packed.linear(layer, "qkv")(normed)), config)
         q = self._heads(self.packed.linear(layer, "q")(normed[grid.end_rows])[:, None])
@@ -173,7 +173,8 @@ class CleanRun:
         return joined(pres), joined(outs)
 
 
-def _layernorm(x: Tensor, gain: Tensor, bias: Tensor, epsilon: float) -> Tensor:
+def layernorm(x: Tensor, gain: Tensor, bias: Tensor, epsilon: float) -> Tensor:
+    """LayerNorm over the last axis, [..., D] -> [..., D]."""
     return F.layer_norm(x, gain.shape, gain, bias, epsilon)
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ioi_fast.base import CleanRun, Grid, tiles
+from ioi_fast.base import CleanRun, Grid, layernorm, tiles
 from ioi_fast.blocks import TOKENS_PER_BLOCK
 from ioi_fast.model import GPT2
 from ioi_fast.ops import Ops
@@ -26,12 +25,7 @@ def logits(model: GPT2, tokens: Tensor, ops: Ops) -> Tensor:
         for layer in range(config.n_layer):
             state = run.layer(layer, resid, end_only=False)
             resid = state.resid_mid + state.mlp_out
-        normed = F.layer_norm(
-            resid,
-            weights.ln_f_gain.shape,
-            weights.ln_f_gain,
-            weights.ln_f_bias,
-            config.layer_norm_epsilon,
-        )
+        final = (weights.ln_f_gain, weights.ln_f_bias, config.layer_norm_epsilon)
+        normed = layernorm(resid, *final)
         parts.append(packed.unembed.delta(normed).view(len(members), T, -1))
     return parts[0] if len(parts) == 1 else torch.cat(parts)

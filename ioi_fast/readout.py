@@ -8,10 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ioi_fast.base import tiles
+from ioi_fast.base import layernorm, tiles
 from ioi_fast.blocks import READING_ROWS, VOCABULARY_ROWS
 from ioi_fast.metrics import Metric, Reading
 from ioi_fast.model import GPT2
@@ -99,11 +98,5 @@ def _vocabulary(
 
 
 def _final_layernorm(model: GPT2, final_ND: Tensor) -> Tensor:
-    weights = model.weights
-    return F.layer_norm(
-        final_ND,
-        weights.ln_f_gain.shape,
-        weights.ln_f_gain,
-        weights.ln_f_bias,
-        model.config.layer_norm_epsilon,
-    )
+    weights, epsilon = model.weights, model.config.layer_norm_epsilon
+    return layernorm(final_ND, weights.ln_f_gain, weights.ln_f_bias, epsilon)
