@@ -10,7 +10,7 @@ from types import ModuleType
 from torch import Tensor
 
 from ioi_fast.kernels import cpu_ops, torch_ops
-from ioi_fast.kernels.bf16_linear import Bf16Linear, bf16_arithmetic
+from ioi_fast.kernels.bf16_linear import ROUNDED, bf16_arithmetic, bf16_linear
 from ioi_fast.kernels.build import BuildError, load_kernels
 from ioi_fast.kernels.reference import Linear
 
@@ -70,19 +70,19 @@ def cpu(precision: str = "fp32") -> Ops:
         table = Ops.of("cpu/c++", cpu_ops)
     if precision == "fp32":
         return table
-    native = bf16_arithmetic()
-    if not native:
+    means = bf16_arithmetic(compiled=table.backend == "cpu/c++")
+    if means == ROUNDED:
         warnings.warn(
             "this CPU has no bf16 arithmetic: ioi_fast rounds to bf16 and multiplies in fp32",
             stacklevel=4,
         )
-    return in_bf16(table, native)
+    return in_bf16(table, means)
 
 
-def in_bf16(table: Ops, native: bool) -> Ops:
+def in_bf16(table: Ops, means: str) -> Ops:
     """The table with bf16 operands in the large products of differences."""
 
-    def linear(weight: Tensor, _bias: Tensor | None) -> Bf16Linear:
-        return Bf16Linear(weight, table.linear, native=native)
+    def linear(weight: Tensor, _bias: Tensor | None) -> Linear:
+        return bf16_linear(weight, means, table.linear)
 
     return replace(table, precision="bf16", fp32=table, linear=linear)

@@ -1,41 +1,70 @@
 """Products of differences with both operands in bf16 and sums in fp32.
 
-In bf16 arithmetic where the CPU has it (oneDNN), else with operands rounded to bf16 and multiplied
-in fp32: the same answer but for the rounding of the result.
+In bf16 arithmetic where the CPU has it, else with operands rounded to bf16 and multiplied in fp32:
+the same answer but for the rounding of the result.
 """
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from ioi_fast.kernels.packed_linear import PackedLinear, onednn_available
+from ioi_fast.kernels.panel_linear import PanelLinear, bf16_panels_supported
 from ioi_fast.kernels.reference import Linear
 
-
-def bf16_arithmetic() -> bool:
-    """Whether this CPU multiplies in bf16 (AVX-512 BF16 or AMX), and torch can make it."""
-    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
-    return onednn_available() and supported is not None and bool(supported())
+PANELS, ONEDNN, ROUNDED = "panels", "onednn", "rounded"
 
 
-class Bf16Linear:
-    """δ @ weight for rows δ [R, in] in fp32 and a weight [in, out] that never changes.
+def bf16_arithmetic(compiled: bool) -> str:
+    """How this CPU multiplies in bf16 best: PANELS, ONEDNN, or ROUNDED where it can't.
+
+    oneDNN where there are matrix units (AMX, or those of ARM), our own panels on AVX-512 BF16 if
+    the C++ kernels are `compiled`. oneDNN also takes bf16 on any AVX-512, by widening it, which is
+    slower than fp32 and no bf16 arithmetic.
+    """
+    onednn = onednn_available() and _of_torch("mkldnn", "_is_mkldnn_bf16_supported")
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return ONEDNN if onednn else ROUNDED
+    if onednn and _of_torch("cpu", "_is_amx_tile_supported"):
+        return ONEDNN
+    if compiled and bf16_panels_supported():
+        return PANELS
+    return ONEDNN if onednn and _of_torch("cpu", "_is_avx512_bf16_supported") else ROUNDED
+
+
+def _of_torch(where: str, name: str) -> bool:
+    """What torch says of the CPU, in functions that not every version has."""
+    module = torch.ops.mkldnn if where == "mkldnn" else torch.cpu
+    return bool(getattr(module, name, lambda: False)())
+
+
+def bf16_linear(weight: Tensor, means: str, pack: Callable[..., Linear]) -> Linear:
+    """δ @ weight for a weight [in, out] that never changes, by one of the means above.
 
     `pack` makes the product in fp32 where there is no bf16 arithmetic. The base run is always
     fp32, so that a bias has no place here.
     """
+    rounded = weight.bfloat16()
+    if means == PANELS:
+        return PanelLinear(rounded, None)
+    return Bf16Linear(rounded, pack, native=means == ONEDNN)
+
+
+class Bf16Linear:
+    """δ @ weight for rows δ [R, in] in fp32 and a weight [in, out] in bf16."""
 
     __slots__ = ("_native", "_product")
 
     def __init__(self, weight: Tensor, pack: Callable[..., Linear], *, native: bool) -> None:
-        self._native, rounded = native, weight.bfloat16()
+        self._native = native
         if native:
-            self._product: Linear = PackedLinear(rounded, None, onednn=True)
+            self._product: Linear = PackedLinear(weight, None, onednn=True)
         else:
-            self._product = pack(rounded.float(), None)
+            self._product = pack(weight.float(), None)
 
     def delta(self, rows: Tensor) -> Tensor:
         """δ @ weight, [R, in] -> [R, out] in fp32."""

@@ -26,8 +26,20 @@ import torch
 
 CACHE_VARIABLE = "IOI_FAST_CACHE"
 NAME = "ioi_fast_cpu"
-SOURCES = ("attention_ops.cpp", "difference_ops.cpp", "panel_ops.cpp", "write_ops.cpp")
-HEADERS = ("attention_lanes.h", "difference_rows.h", "panels.h", "vector_math.h")
+SOURCES = (
+    "attention_ops.cpp",
+    "difference_ops.cpp",
+    "mlp_ops.cpp",
+    "panel_ops.cpp",
+    "write_ops.cpp",
+)
+HEADERS = (
+    "attention_lanes.h",
+    "difference_rows.h",
+    "panel_blocks.h",
+    "panels.h",
+    "vector_math.h",
+)
 
 _LOG = logging.getLogger("ioi_fast")
 

@@ -17,23 +17,29 @@ def panels_supported() -> bool:
     return torch.ops.ioi_fast.panels_supported()
 
 
-class PanelLinear:
-    """x @ weight (+ bias) for rows x [R, in] and a weight [in, out] that never changes.
+def bf16_panels_supported() -> bool:
+    """Whether they find products of bf16 pairs too (AVX-512 BF16)."""
+    return torch.ops.ioi_fast.bf16_panels_supported()
 
-    `panels` is the weight as [out / 32, in, 32] and `bias` is [out], both filled up with zero
-    columns; `width` is out.
+
+class PanelLinear:
+    """x @ weight (+ bias) for rows x [R, in] in fp32 and a weight [in, out] that never changes.
+
+    With a weight in bf16 the rows are rounded to bf16 as well; sums and the output are fp32.
+    `panels` is the weight as [out / 32, in, 32], in bf16 as [out / 32, in / 2, 32, 2] with
+    neighbours of `in` side by side; `bias` is [out]. All are filled up with zeros.
     """
 
     __slots__ = ("bias", "panels", "width")
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         K, self.width = weight.shape
-        whole, rest = divmod(self.width, PANEL)
-        self.panels = weight.new_zeros(whole + (rest > 0), K, PANEL)
-        end = whole * PANEL
-        self.panels[:whole] = weight[:, :end].unflatten(1, (whole, PANEL)).transpose(0, 1)
-        if rest:
-            self.panels[-1, :, :rest] = weight[:, end:]
+        pair = 2 if weight.dtype == torch.bfloat16 else 1
+        whole = F.pad(weight, (0, -self.width % PANEL, 0, -K % pair))
+        panels = whole.unflatten(1, (-1, PANEL)).transpose(0, 1)
+        if pair == 2:
+            panels = panels.unflatten(1, (-1, pair)).transpose(2, 3)
+        self.panels = panels.contiguous()
         self.bias = None if bias is None else F.pad(bias, (0, -self.width % PANEL))
 
     def __call__(self, rows: Tensor) -> Tensor:

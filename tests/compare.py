@@ -34,3 +34,9 @@ def assert_sweep(values: Tensor, truth: Tensor, tolerance: float = 1e-4) -> None
     error = sweep_error(values, truth)
     if not error <= tolerance:
         raise AssertionError(f"error of the sweep is {error:.3e}, allowed {tolerance:.1e}")
+
+
+def normal(*shape: int, seed: int, size: float = 1.0) -> torch.Tensor:
+    """Normal numbers of this size, the same for a seed."""
+    generator = torch.Generator().manual_seed(seed)
+    return size * torch.randn(shape, generator=generator)

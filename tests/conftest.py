@@ -4,5 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture(params=["c++", "torch"])
+def form(request: pytest.FixtureRequest) -> ModuleType:
+    """The module of one form of the operations; a machine without a compiler fails loudly."""
+    from ioi_fast.kernels import cpu_ops, torch_ops
+    from ioi_fast.kernels.build import load_kernels
+
+    if request.param == "torch":
+        return torch_ops
+    load_kernels()
+    return cpu_ops

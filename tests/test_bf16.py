@@ -25,8 +25,10 @@ from ioi_fast import (
 from ioi_fast.agreement import BF16_MEDIAN, PROMISED, sweep_errors
 from ioi_fast.interventions import parse_path_patch
 from ioi_fast.ioi.dataset import ioi_prompts
-from ioi_fast.kernels.bf16_linear import Bf16Linear, bf16_arithmetic
-from ioi_fast.kernels.packed_linear import PackedLinear
+from ioi_fast.kernels.bf16_linear import ONEDNN, PANELS, ROUNDED, bf16_arithmetic, bf16_linear
+from ioi_fast.kernels.build import BuildError, load_kernels
+from ioi_fast.kernels.packed_linear import PackedLinear, onednn_available
+from ioi_fast.kernels.panel_linear import bf16_panels_supported
 
 TRUE = {"backend": "reference", "precision": "fp64"}
 SHAPES = {
@@ -35,13 +37,28 @@ SHAPES = {
 }
 
 
-@pytest.fixture(params=[True, False], ids=["native", "rounded"])
-def native(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether products run in bf16 arithmetic; where the CPU has none that half is left out."""
-    if request.param and not bf16_arithmetic():
-        pytest.skip("this CPU has no bf16 arithmetic")
-    monkeypatch.setattr("ioi_fast.ops.bf16_arithmetic", lambda: request.param)
+@pytest.fixture(params=[PANELS, ONEDNN, ROUNDED])
+def means(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How products run; what this machine can't do is left out."""
+    if not available(request.param):
+        pytest.skip(f"no bf16 products by {request.param} here")
+    monkeypatch.setattr("ioi_fast.ops.bf16_arithmetic", lambda compiled: request.param)
     return request.param
+
+
+def available(means: str) -> bool:
+    """Whether this machine multiplies so, fast or not."""
+    if means == ONEDNN:
+        return onednn_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return means == ROUNDED or (has_kernels() and bf16_panels_supported())
+
+
+def has_kernels() -> bool:
+    try:
+        load_kernels()
+    except BuildError:
+        return False
+    return True
 
 
 def in_bf16(call, model: GPT2, pairs: PromptPairs, *asked: object, **more: object):
@@ -62,7 +79,7 @@ def check_promise(errors: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("shape", list(SHAPES))
-def test_errors_on_random_weights(shape: str, native: bool) -> None:
+def test_errors_on_random_weights(shape: str, means: str) -> None:
     model, pairs = random_model(shape)
     truth = path_patch(model, pairs, **TRUE)
     result = in_bf16(path_patch, model, pairs)
@@ -75,7 +92,7 @@ def test_errors_on_random_weights(shape: str, native: bool) -> None:
     )
 
 
-def test_errors_on_the_bundled_model(native: bool) -> None:
+def test_errors_on_the_bundled_model(means: str) -> None:
     model = load("demo")
     pairs = ioi_prompts(model.tokenizer, n=12, seed=0)
     truth = path_patch(model, pairs, **TRUE)
@@ -100,7 +117,7 @@ def test_plain_bf16_is_an_order_worse(where: str) -> None:
     assert ours <= BF16_MEDIAN and plain >= 0.05, f"differences {ours:.1e}, plain {plain:.1e}"
 
 
-def test_both_runs_stay_fp32(native: bool) -> None:
+def test_both_runs_stay_fp32(means: str) -> None:
     """Base metric and clean patterns are those of fp32 to the bit, only differences are rounded."""
     model, pairs = random_model("wide")
     fp32 = path_patch(model, pairs)
@@ -111,7 +128,7 @@ def test_both_runs_stay_fp32(native: bool) -> None:
     assert torch.equal(in_bf16(attention, model, pairs, ["2.1"]), patterns)
 
 
-def test_every_call(native: bool) -> None:
+def test_every_call(means: str) -> None:
     model, pairs = random_model("wide")
     circuit = Circuit({"0.1": "S2", "1.0": "END", "2.2": "END"})
     sets = [{"0.1": "S2"}, {"1.0": "END", "2.2": "END"}]
@@ -133,27 +150,62 @@ def test_every_call(native: bool) -> None:
     assert_close(found[:, live_NT], truth[:, live_NT], 2e-2)
 
 
-def test_products_round_their_operands_and_nothing_else() -> None:
-    rows, weight = torch.randn(9, 70), torch.randn(70, 33)
+@pytest.mark.parametrize("means", [PANELS, ONEDNN, ROUNDED])
+@pytest.mark.parametrize(("R", "K", "out"), [(9, 70, 33), (1, 1, 1), (130, 801, 64), (40, 768, 96)])
+def test_products_round_their_operands_and_nothing_else(
+    means: str, R: int, K: int, out: int
+) -> None:
+    if not available(means):
+        pytest.skip(f"no bf16 products by {means} here")
+    rows, weight = torch.randn(R, K), torch.randn(K, out)
     exact = rows.bfloat16().double() @ weight.bfloat16().double()
-    rounded = Bf16Linear(weight, PackedLinear, native=False).delta(rows)
-    assert rounded.dtype == torch.float32
-    assert_close(rounded, exact, 1e-6)
-    if bf16_arithmetic():
-        # oneDNN sums in fp32 and rounds the result to bf16, 8 bits.
-        assert_close(Bf16Linear(weight, PackedLinear, native=True).delta(rows), exact, 2**-8)
-    with pytest.raises(AssertionError):
-        assert_close(rows.double() @ weight.double(), exact, 1e-4)
+    product = bf16_linear(weight, means, PackedLinear).delta(rows)
+    assert product.dtype == torch.float32
+    # oneDNN sums in fp32 and rounds the result to bf16, 8 bits.
+    assert_close(product, exact, 2**-8 if means == ONEDNN else 1e-6)
+    if K > 1:
+        with pytest.raises(AssertionError):
+            assert_close(rows.double() @ weight.double(), exact, 1e-4)
 
 
 def test_a_cpu_without_bf16_says_that_it_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     model, pairs = tiny_model(), ragged_pairs()
-    monkeypatch.setattr("ioi_fast.ops.bf16_arithmetic", lambda: False)
+    monkeypatch.setattr("ioi_fast.ops.bf16_arithmetic", lambda compiled: ROUNDED)
     with pytest.warns(UserWarning, match="no bf16 arithmetic") as caught:
         path_patch(model, pairs, precision="bf16")
     assert len(caught) == 1 and caught[0].filename == __file__
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        monkeypatch.setattr("ioi_fast.ops.bf16_arithmetic", lambda: True)
-        if bf16_arithmetic():
+    monkeypatch.undo()
+    if bf16_arithmetic(has_kernels()) != ROUNDED:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
             path_patch(model, pairs, precision="bf16")
+
+
+@pytest.mark.parametrize(
+    ("machine", "cpu", "compiled", "means"),
+    [
+        ("x86_64", ["amx", "avx512_bf16"], True, ONEDNN),
+        ("x86_64", ["avx512_bf16"], True, PANELS),
+        ("x86_64", ["avx512_bf16"], False, ONEDNN),
+        ("x86_64", [], True, ROUNDED),
+        ("AMD64", [], False, ROUNDED),
+        ("aarch64", [], True, ONEDNN),
+    ],
+)
+def test_means_follow_what_the_cpu_has(
+    machine: str, cpu: list[str], compiled: bool, means: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """oneDNN says that it takes bf16 on any AVX-512; that alone is no bf16 arithmetic."""
+    where = "ioi_fast.kernels.bf16_linear."
+    says = {
+        "_is_mkldnn_bf16_supported": True,
+        "_is_amx_tile_supported": "amx" in cpu,
+        "_is_avx512_bf16_supported": "avx512_bf16" in cpu,
+    }
+    monkeypatch.setattr(where + "platform.machine", lambda: machine)
+    monkeypatch.setattr(where + "onednn_available", lambda: True)
+    monkeypatch.setattr(where + "_of_torch", lambda _, name: says[name])
+    monkeypatch.setattr(where + "bf16_panels_supported", lambda: "avx512_bf16" in cpu)
+    assert bf16_arithmetic(compiled) == means
+    monkeypatch.setattr(where + "onednn_available", lambda: False)
+    assert bf16_arithmetic(compiled) in (PANELS, ROUNDED)

@@ -12,8 +12,9 @@ import pytest
 from ioi_fast.kernels.build import CACHE_VARIABLE, find_compiler
 
 pytestmark = pytest.mark.slow
-OPS = Path(__file__).with_name("test_cpu_ops.py")
-ONLY = "c++ or panel or product"  # tests of the kernels
+HERE = Path(__file__).parent
+TESTS = [str(HERE / name) for name in ("test_cpu_ops.py", "test_panels.py")]
+ONLY = "c++ or test_panels or product"  # tests of the kernels
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
 
 PROGRAM = """
@@ -25,7 +26,7 @@ extra = {extra!r}
 build.flags = lambda: {flags!r} + extra
 plain = cpp.load
 cpp.load = lambda *a, **k: plain(*a, **k, extra_ldflags=[f for f in extra if "sanitize" in f])
-sys.exit(pytest.main([{tests!r}, "-k", {only!r}, "-p", "no:cacheprovider", "--timeout=0"]))
+sys.exit(pytest.main([*{tests!r}, "-k", {only!r}, "-p", "no:cacheprovider", "--timeout=0"]))
 """
 
 
@@ -33,11 +34,11 @@ def run_ops(
     tmp_path: Path, flags: list[str], extra: list[str], **environment: str
 ) -> subprocess.CompletedProcess:
     """The tests of the operations in a process whose kernels are built with other flags."""
-    program = PROGRAM.format(flags=flags, extra=extra, tests=str(OPS), only=ONLY)
+    program = PROGRAM.format(flags=flags, extra=extra, tests=TESTS, only=ONLY)
     return subprocess.run(
         [sys.executable, "-P", "-c", program],
         env={**os.environ, CACHE_VARIABLE: str(tmp_path), **environment},
-        cwd=OPS.parents[1],
+        cwd=HERE.parent,
         capture_output=True,
         text=True,
         timeout=280,

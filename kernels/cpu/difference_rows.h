@@ -8,13 +8,6 @@
 
 #include "vector_math.h"
 
-// One body, compiled for each instruction set; the loader picks the best that the CPU has.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(IOI_FAST_PORTABLE)
-#define EVERY_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define EVERY_CPU
-#endif
-
 namespace ioi_fast {
 namespace {
 

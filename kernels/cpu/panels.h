@@ -1,18 +1,27 @@
-// Matrix products with weights in panels: [columns / 32][K][32], so that a step over k reads one
-// line of memory after another.
+// Matrix products with weights in panels: [columns / 32][steps][32] words, so that one step after
+// another reads one line of memory after another.
 //
-// A strip of up to 14 rows by one panel is held in registers (28 of the 32 of AVX-512) over all of
-// k, while the next panel is fetched into the second cache. Every output is one sum in the order of
-// k: how rows are cut into blocks or shared by threads does not change a bit of it.
+// A word is one k in fp32, or two neighbours in bf16: both precisions have one layout and one walk
+// over it, and sum in fp32. A strip of up to 14 rows by one panel is held in registers (28 of the 32
+// of AVX-512) over all steps, while the next panel is fetched into the second cache. Every output is
+// one sum in the order of k: how rows are cut into blocks or shared by threads does not change a bit
+// of it.
 #pragma once
 
 #include <cstdint>
+#include <cstring>
+
+#include "vector_math.h"
 
 // Only the strips are written for wide registers; elsewhere they compile to what the CPU has, and
 // panels_supported() says that oneDNN is the better choice.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(IOI_FAST_PORTABLE)
-#define IOI_FAST_WIDE __attribute__((target("avx512f,prefer-vector-width=512")))
+#include <immintrin.h>
+#define IOI_FAST_INTRINSICS 1
+// bf16 instructions come from intrinsics alone: strips in fp32 get none.
+#define IOI_FAST_WIDE __attribute__((target("avx512f,avx512bf16,prefer-vector-width=512")))
 #else
+#define IOI_FAST_INTRINSICS 0
 #define IOI_FAST_WIDE
 #endif
 
@@ -21,25 +30,84 @@ namespace {
 
 constexpr int64_t kPanel = 32;  // columns
 constexpr int kStrip = 14;      // rows
-constexpr int64_t kLine = 16;   // floats of a cache line
-// Steps of k at a time: the rows of a strip stay in the first cache while all panels go by.
+constexpr int64_t kLine = 16;   // words of a cache line
+// Steps at a time: the rows of a strip stay in the first cache while all panels go by.
 constexpr int64_t kDepth = 768;
 
 typedef float Lanes __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint32_t Bits __attribute__((vector_size(64), aligned(4), may_alias));
+typedef float Word __attribute__((may_alias));  // one float, or two bf16
+typedef uint16_t Half __attribute__((may_alias));
+
+// A word is one k: sums += word·line.
+struct Fp32 {
+  static constexpr int64_t kPerWord = 1;
+
+  static inline __attribute__((always_inline)) void add(Lanes& sums, Word word, Lanes line) {
+    sums += word * line;
+  }
+
+  static void store(const float* __restrict row, int64_t count, Word* out) {
+    std::memcpy(out, row, count * sizeof(float));
+  }
+};
+
+// A word is two k, the first in its low half.
+struct Bf16 {
+  static constexpr int64_t kPerWord = 2;
+
+#if IOI_FAST_INTRINSICS
+  static inline __attribute__((always_inline)) IOI_FAST_WIDE void add(Lanes& sums, Word word,
+                                                                      Lanes line) {
+    const __m512bh pair = reinterpret_cast<__m512bh>(_mm512_set1_ps(word));
+    sums = _mm512_dpbf16_ps(sums, pair, reinterpret_cast<__m512bh>(line));
+  }
+#else
+  static inline void add(Lanes& sums, Word word, Lanes line) {
+    uint32_t bits;
+    std::memcpy(&bits, &word, sizeof bits);
+    const uint32_t halves[2] = {bits << 16, bits & 0xffff0000u};
+    float pair[2];
+    std::memcpy(pair, halves, sizeof pair);
+    const Bits pairs = reinterpret_cast<const Bits&>(line);
+    const Bits first = pairs << 16, second = pairs & 0xffff0000u;
+    sums += pair[0] * reinterpret_cast<const Lanes&>(first);
+    sums += pair[1] * reinterpret_cast<const Lanes&>(second);
+  }
+#endif
+
+  // Rounds to the nearest, ties to even; what is not a number stays so.
+  EVERY_CPU static void store(const float* __restrict row, int64_t count, Word* out) {
+    Half* __restrict to = reinterpret_cast<Half*>(out);
+    for (int64_t i = 0; i < count; ++i) {
+      uint32_t bits;
+      std::memcpy(&bits, row + i, sizeof bits);
+      const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+      const bool number = (bits & 0x7fffffffu) <= 0x7f800000u;
+      to[i] = static_cast<uint16_t>(number ? rounded : bits >> 16 | 0x40u);
+    }
+    if (count % 2) to[count] = 0;
+  }
+};
+
+template <class Operand>
+constexpr int64_t words(int64_t count) {
+  return (count + Operand::kPerWord - 1) / Operand::kPerWord;
+}
 
 struct Strip {
-  const float* rows;  // [strip, K], `stride` apart
+  const Word* rows;  // [strip, steps], `stride` apart
   int64_t stride;
-  const float* panel;  // [K, 32]
-  int64_t K;
+  const Word* panel;  // [steps, 32]
+  int64_t steps;
   const float* start;  // what is added to, [strip, 32], `start_stride` apart, or null
   int64_t start_stride;
   float* out;  // [strip, 32], `out_stride` apart
   int64_t out_stride;
-  const float* ahead;  // what to fetch meanwhile: K lines
+  const Word* ahead;  // what to fetch meanwhile: a line a step
 };
 
-template <int ROWS>
+template <class Operand, int ROWS>
 IOI_FAST_WIDE void strip_product(const Strip& strip) {
   Lanes sums[ROWS][2];
 #pragma GCC unroll 14
@@ -50,9 +118,9 @@ IOI_FAST_WIDE void strip_product(const Strip& strip) {
       sums[i][half] = strip.start ? *reinterpret_cast<const Lanes*>(start) : zero;
     }
   }
-  const float* rows = strip.rows;
-  for (int64_t k = 0; k < strip.K; ++k) {
-    const float* line = strip.panel + k * kPanel;
+  const Word* rows = strip.rows;
+  for (int64_t k = 0; k < strip.steps; ++k) {
+    const Word* line = strip.panel + k * kPanel;
     __builtin_prefetch(strip.ahead + k * kLine, 0, 2);
     __builtin_prefetch(line + 4 * kPanel, 0, 3);
     __builtin_prefetch(line + 4 * kPanel + kLine, 0, 3);
@@ -60,9 +128,9 @@ IOI_FAST_WIDE void strip_product(const Strip& strip) {
     const Lanes right = *reinterpret_cast<const Lanes*>(line + kLine);
 #pragma GCC unroll 14
     for (int i = 0; i < ROWS; ++i) {
-      const float x = rows[i * strip.stride + k];
-      sums[i][0] += x * left;
-      sums[i][1] += x * right;
+      const Word word = rows[i * strip.stride + k];
+      Operand::add(sums[i][0], word, left);
+      Operand::add(sums[i][1], word, right);
     }
   }
 #pragma GCC unroll 14
@@ -74,32 +142,70 @@ IOI_FAST_WIDE void strip_product(const Strip& strip) {
 }
 
 using StripProduct = void (*)(const Strip&);
+template <class Operand>
 constexpr StripProduct kStripProducts[kStrip + 1] = {
-    nullptr,           strip_product<1>,  strip_product<2>,  strip_product<3>,  strip_product<4>,
-    strip_product<5>,  strip_product<6>,  strip_product<7>,  strip_product<8>,  strip_product<9>,
-    strip_product<10>, strip_product<11>, strip_product<12>, strip_product<13>, strip_product<14>};
+    nullptr,
+    strip_product<Operand, 1>,
+    strip_product<Operand, 2>,
+    strip_product<Operand, 3>,
+    strip_product<Operand, 4>,
+    strip_product<Operand, 5>,
+    strip_product<Operand, 6>,
+    strip_product<Operand, 7>,
+    strip_product<Operand, 8>,
+    strip_product<Operand, 9>,
+    strip_product<Operand, 10>,
+    strip_product<Operand, 11>,
+    strip_product<Operand, 12>,
+    strip_product<Operand, 13>,
+    strip_product<Operand, 14>,
+};
 
-// rows [R, K] times some panels -> out [R, 32·panels]; rows are cut into strips of like height.
-inline void panel_product(const float* rows, int64_t R, int64_t stride, const float* panels,
-                          int64_t K, int64_t count, const float* bias, float* out,
-                          int64_t out_stride, const float* next) {
-  const int64_t strips = (R + kStrip - 1) / kStrip, parts = (K + kDepth - 1) / kDepth;
-  for (int64_t part = 0; part < parts; ++part) {
-    const int64_t from = K * part / parts, depth = K * (part + 1) / parts - from;
-    for (int64_t p = 0; p < count; ++p) {
-      const float* panel = panels + (p * K + from) * kPanel;
-      const float* ahead = p + 1 < count ? panel + K * kPanel : next;
-      if (p + 1 == count && part + 1 < parts) ahead = panels + (from + depth) * kPanel;
-      for (int64_t s = 0; s < strips; ++s) {
-        const int64_t first = R * s / strips, height = R * (s + 1) / strips - first;
-        float* to = out + first * out_stride + p * kPanel;
-        const float* start = bias ? bias + p * kPanel : nullptr;
-        // A panel has 2 lines a step: two strips fetch all of the next one.
-        kStripProducts[height]({rows + first * stride + from, stride, panel, depth,
-                                part > 0 ? to : start, part > 0 ? out_stride : 0, to, out_stride,
-                                ahead + (s % 2) * depth * kLine});
-      }
+// Some steps of some panels; a panel has `steps` in all.
+struct Panels {
+  const Word* first;  // the first step that is meant of the first panel
+  int64_t steps, depth, count;
+  const Word* next;  // what is read after them
+};
+
+// Where sums begin: at `data` [R, 32·panels], rows `stride` apart, or at 0 if it is null.
+struct Start {
+  const float* data;
+  int64_t stride;
+};
+
+// out [R, 32·panels] = start + rows [R, depth] times panels; rows are cut into strips of like height.
+template <class Operand>
+void panel_part(const Word* rows, int64_t R, int64_t stride, const Panels& panels, Start start,
+                float* out, int64_t out_stride) {
+  const int64_t strips = (R + kStrip - 1) / kStrip, depth = panels.depth;
+  for (int64_t p = 0; p < panels.count; ++p) {
+    const Word* panel = panels.first + p * panels.steps * kPanel;
+    const Word* ahead = p + 1 < panels.count ? panel + panels.steps * kPanel : panels.next;
+    for (int64_t s = 0; s < strips; ++s) {
+      const int64_t first = R * s / strips, height = R * (s + 1) / strips - first;
+      const float* from = start.data ? start.data + first * start.stride + p * kPanel : nullptr;
+      // A panel has 2 lines a step: two strips fetch all of the next one.
+      kStripProducts<Operand>[height]({rows + first * stride, stride, panel, depth, from,
+                                       start.stride, out + first * out_stride + p * kPanel,
+                                       out_stride, ahead + (s % 2) * depth * kLine});
     }
+  }
+}
+
+// The same over all steps of the panels, in parts whose rows stay in the first cache; the start is
+// a bias, or null.
+template <class Operand>
+void panel_product(const Word* rows, int64_t R, int64_t stride, const Word* panels, int64_t steps,
+                   int64_t count, const float* bias, float* out, int64_t out_stride,
+                   const Word* next) {
+  const int64_t parts = (steps + kDepth - 1) / kDepth;
+  for (int64_t part = 0; part < parts; ++part) {
+    const int64_t from = steps * part / parts, end = steps * (part + 1) / parts;
+    const Word* after = part + 1 < parts ? panels + end * kPanel : next;
+    panel_part<Operand>(rows + from, R, stride,
+                        {panels + from * kPanel, steps, end - from, count, after},
+                        part > 0 ? Start{out, out_stride} : Start{bias, 0}, out, out_stride);
   }
 }
 

@@ -1,8 +1,16 @@
-// exp and exp - 1 of a float in plain arithmetic, so that a compiler can vectorise loops over them.
+// What loops over floats need to be vectorised by the compiler: a way to compile them for each
+// instruction set, and exp and exp - 1 in plain arithmetic.
 #pragma once
 
 #include <cstdint>
 #include <cstring>
+
+// One body, compiled for each instruction set; the loader picks the best that the CPU has.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(IOI_FAST_PORTABLE)
+#define EVERY_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define EVERY_CPU
+#endif
 
 namespace ioi_fast {
 
