@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ioi_fast.blocks import ROWS_PER_TILE
 from ioi_fast.kernels import reference
 from ioi_fast.model import GPT2, split_heads
 from ioi_fast.ops import Ops
@@ -164,13 +163,7 @@ class CleanRun:
         config, block = self.model.config, self.model.weights.blocks[layer]
         weights = (self.packed.linear(layer, "mlp_in"), self.packed.linear(layer, "mlp_out"))
         layernorm = (block.ln_2_gain, block.ln_2_bias, config.layer_norm_epsilon)
-        # In tiles, so that the hidden layer is still in cache when it is multiplied again.
-        parts = [
-            self.ops.mlp(resid_mid[rows], *layernorm, *weights, config.activation_function)
-            for rows in tiles(len(resid_mid), ROWS_PER_TILE)
-        ]
-        pres, outs = zip(*parts, strict=True)
-        return joined(pres), joined(outs)
+        return self.ops.mlp(resid_mid, *layernorm, *weights, config.activation_function)
 
 
 def layernorm(x: Tensor, gain: Tensor, bias: Tensor, epsilon: float) -> Tensor:
@@ -186,8 +179,3 @@ def padded(tokens: Tensor, T: int) -> Tensor:
 def tiles(total: int, size: int) -> list[slice]:
     """Slices of at most `size` that cover 0..total."""
     return [slice(start, min(start + size, total)) for start in range(0, total, size)]
-
-
-def joined(parts: Sequence[Tensor]) -> Tensor:
-    """Row blocks one under another; a single block is not copied."""
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts))

@@ -21,7 +21,7 @@ ROWS_PER_TILE = 512
 VOCABULARY_ROWS = 64
 READING_ROWS = 8
 # Tokens of the runs that are in flight at once; more would only cost memory.
-TOKENS_PER_BLOCK = 2048
+TOKENS_PER_BLOCK = 512
 _FLOAT = 4
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ioi_fast.base import joined, tiles
-from ioi_fast.blocks import ROWS_PER_TILE
 from ioi_fast.model import GPT2
 from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
@@ -25,15 +23,7 @@ def mlp_delta(
 
     With `index` [R] row r of delta [R, D] belongs to base row index[r].
     """
-    given = _weights(model, packed, layer)
-    if index is None:
-        return ops.mlp_delta(resid_mid, pre, delta, *given)
-    # In tiles, so that the hidden layer of many rows is never there at once.
-    parts = [
-        ops.mlp_delta(resid_mid, pre, delta[rows], *given, index[rows])
-        for rows in tiles(len(delta), ROWS_PER_TILE)
-    ]
-    return joined(parts)
+    return ops.mlp_delta(resid_mid, pre, delta, *_weights(model, packed, layer), index)
 
 
 def add_mlp_delta(
