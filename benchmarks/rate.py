@@ -12,9 +12,12 @@ from ioi_fast import ops
 ROWS, IN, OUT = 2304, 768, 3072
 
 
-def matrix_rate(repeats: int = 20) -> float:
-    """FLOP/s: median of `repeats` packed fp32 products of 2304×768×3072."""
-    rows, product = torch.randn(ROWS, IN), ops.cpu().linear(torch.randn(IN, OUT), torch.randn(OUT))
+def matrix_rate(precision: str = "fp32", repeats: int = 20) -> float:
+    """FLOP/s: median of `repeats` packed products of 2304×768×3072 in a precision."""
+    rows, product = (
+        torch.randn(ROWS, IN),
+        ops.cpu(precision).linear(torch.randn(IN, OUT), None).delta,
+    )
     product(rows)
     seconds = []
     for _ in range(repeats):

@@ -61,12 +61,11 @@ class MeanTable:
         count_GT = torch.stack([alive_NT[chosen].sum(0) for chosen in members])
         return cls(ids, total / _like(count_GT, total).clamp(min=1), count_GT)
 
-    @classmethod
-    def joined(cls, parts: list[MeanTable]) -> MeanTable:
-        """The means over the prompts of all parts, which have the same ids and tokens."""
-        count = torch.stack([part.count for part in parts]).sum(0)
-        total = sum(part.mean * _like(part.count, part.mean) for part in parts)
-        return cls(parts[0].ids, total / _like(count, total).clamp(min=1), count)
+    def joined(self, other: MeanTable) -> MeanTable:
+        """The means over the prompts of both, which have the same ids and tokens."""
+        count, value = self.count + other.count, self.mean
+        share = _like(other.count / count.clamp(min=1), value).to(value.dtype)
+        return MeanTable(self.ids, value + (other.mean - value) * share, count)
 
     def rows(self, group: Tensor, where: Tensor, end: Tensor, argument: str = "source") -> Tensor:
         """Means for prompts of these groups, [N, T, ...]; `where` [N, T] is what will be read.

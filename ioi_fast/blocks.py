@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ioi_fast import memory_estimate as memory
 from ioi_fast.work import Prompt
 
 if TYPE_CHECKING:
@@ -16,43 +17,34 @@ if TYPE_CHECKING:
 # Rows of one matrix product in the wave: enough to run at full rate, few enough that the hidden
 # layer of the block stays in cache.
 ROWS_PER_TILE = 512
-# Rows of logits in one product where a metric needs the whole vocabulary, and of those that are
-# compared with the base at once: their exponentials take several times the room.
-VOCABULARY_ROWS = 64
-READING_ROWS = 8
 # Tokens of the runs that are in flight at once; more would only cost memory.
 TOKENS_PER_BLOCK = 512
-_FLOAT = 4
 
 
 def block_bytes(plan: PathPlan, prompts: Sequence[Prompt], variants: int) -> int:
     """Peak of one block: what is kept, and the larger of its runs, its wave and what follows."""
-    config = plan.config
-    D, F, n = config.n_embd, config.d_mlp, len(prompts)
-    T = max(prompt.last for prompt in prompts) + 1
-    cells = sum(plan.cells(p) for p in prompts)
-    kept = cells * config.n_layer * (4 * D + F)
-    tail = max(plan.after(p) for p in prompts) * n
-    if plan.from_layer is not None:
-        kept += (config.n_layer - plan.from_layer) * (2 * n * T * D + tail * (3 * D + F))
-        kept += (
-            variants
-            * cells
-            * sum(D if r.site == "mlp_in" else config.d_head for r in plan.receivers or ())
-        )
-    runs = n * T * (2 * 2 * D + 2 * 3 * D + 8 * F) + 8 * n * config.n_head * T * T
-    tile = min(variants, tile_variants(cells)) * cells * (4 * D + 5 * F)
-    wave = variants * cells * D + tile
-    after = 0
-    if plan.from_layer is not None:
-        together = min(variants, tile_variants(tail))
-        width = tail // n
-        after = together * (tail * (20 * D + 3 * F) + 6 * n * config.n_head * width * T)
-    logits = 0
-    if plan.vocabulary:
-        rows = min(variants * n, VOCABULARY_ROWS)
-        logits = config.vocab_size * (n + rows + 10 * min(rows, READING_ROWS))
-    return _FLOAT * (kept + max(runs, wave, after, variants * n * D + logits))
+    config, n, vocabulary = plan.config, len(prompts), plan.vocabulary
+    tokens = n * (max(prompt.end for prompt in prompts) + 1)
+    if not plan.variants or not prompts[0].live:
+        reads = memory.reading(config, vocabulary, n, 0)
+        return memory.in_bytes(0, memory.one_run(config, tokens), reruns=reads)
+    D, K = config.n_embd, config.d_head
+    new_rows, cells = sum(p.new_rows for p in prompts), sum(plan.cells(p) for p in prompts)
+    kept = memory.for_waves(config, cells, min(config.n_layer, plan.new_until[0] + 1))
+    runs = memory.both_runs(config, tokens, new_rows, prompts[0].aligned)
+    wave, reads = variants * cells * D, memory.reading(config, vocabulary, n, variants * n)
+    if plan.from_layer is None:
+        return memory.in_bytes(kept + reads, runs, wave, reads)
+    after = sum(plan.after(p) for p in prompts)
+    kept += memory.for_reruns(config, plan.from_layer, tokens, after, n) + reads
+    read = [D if r.site == "mlp_in" else K for r in plan.receivers or ()]
+    kept += variants * cells * sum(read)
+    if K in read:
+        wave *= 2  # the same once more, normalised
+    rows = min(variants, tile_variants(after)) * after
+    # Beside a tile is what came of those before it.
+    rerun = memory.reruns(config, tokens, rows) + variants * n * D
+    return memory.in_bytes(kept, runs, wave, rerun)
 
 
 def tile_variants(rows: int) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ioi_fast import memory_estimate as memory
 from ioi_fast.blocks import ROWS_PER_TILE, prompt_blocks
 from ioi_fast.config import GPT2Config
 from ioi_fast.plan import LayerWork, rows_table
@@ -19,7 +20,6 @@ from ioi_fast.work import Prompt, Variant, run_flops
 _TOKENS_KEPT = 256
 # Rows of differences that go through the layers together.
 _ROWS_TOGETHER = 2 * ROWS_PER_TILE
-_FLOAT = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,16 +135,21 @@ class PairPlan:
 
     def _block_bytes(self, block: tuple[int, ...]) -> int:
         config, prompts = self.config, [self.prompts[i] for i in block]
-        D, F, L, n = config.n_embd, config.d_mlp, config.n_layer, len(prompts)
-        T = max(prompt.last for prompt in prompts) + 1
-        cells, rows = (sum(map(count, prompts)) for count in (self.cells, self.after))
-        kept = cells * L * (4 * D + F) + L * (3 * n * T * D + rows * (2 * D + F))
-        runs = n * T * (10 * D + 4 * F)
-        senders = len(self.variants) * cells * (2 * D + len(self.inputs) * config.d_head)
-        tile = max(rows, self.rows_together)
-        after = tile * (20 * D + (F if self.vocabulary else 0))
-        logits = 80 * config.vocab_size if self.vocabulary else 0
-        return _FLOAT * (kept + max(runs, senders + after) + logits)
+        D, L, n = config.n_embd, config.n_layer, len(prompts)
+        tokens = n * (max(prompt.end for prompt in prompts) + 1)
+        reads = memory.reading(config, self.vocabulary, n, self.rows_together)
+        if not prompts[0].live or L == 1:
+            return memory.in_bytes(0, memory.one_run(config, tokens), reruns=reads)
+        cells, after = (sum(map(count, prompts)) for count in (self.cells, self.after))
+        kept = memory.for_waves(config, cells, L - 1)
+        kept += memory.for_reruns(config, 1, tokens, after, n)
+        new_rows = sum(prompt.new_rows for prompt in prompts)
+        runs = memory.both_runs(config, tokens, new_rows, prompts[0].aligned)
+        # Every sender's change, and as the layer's heads read it.
+        senders = len(self.variants) * cells * 2 * D
+        rows = self.together(after) * after
+        rerun = memory.reruns(config, tokens, rows)
+        return memory.in_bytes(kept + senders, runs, reruns=max(rerun, reads))
 
     def __str__(self) -> str:
         L, H = self.config.n_layer, self.config.n_head

@@ -52,7 +52,9 @@ def ask_ablations(
         rows = _rows_of_new(pairs, positions, circuit is not None)
     elif source != "zero":
         rows = int((mean_pairs.new_end + 1).sum())
-    return _asked(config, pairs, variants, positions, source, rows, circuit, metric, max_memory)
+    forms = len(mean_pairs.forms.unique()) if source == "mean_by_form" else 1
+    taken = {"source": source, "source_rows": rows, "forms": forms}
+    return _asked(config, pairs, variants, positions, taken, circuit, metric, max_memory)
 
 
 def ask_activation_patch(
@@ -71,8 +73,8 @@ def ask_activation_patch(
         return tuple(_change(head, patch.site, name) for head in place.nodes)
 
     variants = [changes(place, position.name) for place, position in patch.cells]
-    rows = _rows_of_new(pairs, positions, False)
-    return _asked(config, pairs, variants, positions, "new", rows, None, metric, max_memory)
+    taken = {"source": "new", "source_rows": _rows_of_new(pairs, positions, False)}
+    return _asked(config, pairs, variants, positions, taken, None, metric, max_memory)
 
 
 def _change(node: Node, site: str, position: str) -> Change:
@@ -95,8 +97,7 @@ def _asked(
     pairs: PromptPairs,
     variants: Sequence[tuple[Change, ...]],
     positions: dict[str, Position],
-    source: str,
-    source_rows: int,
+    taken: dict[str, object],
     circuit: Circuit | None,
     metric: Metric,
     max_memory: int | None,
@@ -117,8 +118,7 @@ def _asked(
         prompts,
         names,
         variants,
-        source=source,
-        source_rows=source_rows,
+        **taken,
         roles=None if circuit is None else circuit.roles,
         vocabulary=needs_vocabulary(metric),
         max_memory=max_memory,

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
+from ioi_fast import memory_estimate as memory
 from ioi_fast.blocks import prompt_blocks
 from ioi_fast.config import GPT2Config
 from ioi_fast.rerun_flops import FlopCount
@@ -22,7 +23,6 @@ from ioi_fast.work import Prompt, run_flops
 ROWS_TOGETHER = 2048
 # Tokens of a block of prompts, whose layers are all kept.
 TOKENS_KEPT = 512
-_FLOAT = 4
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -107,6 +107,7 @@ class RerunPlan:
     prompts: tuple[RerunPrompt, ...]
     source: str
     source_rows: int  # tokens of the runs from which values are taken
+    forms: int  # groups of prompts with means of their own
     roles: Mapping[Head, str] | None  # of the circuit that is the base
     vocabulary: bool  # whether the metric needs every logit at END
     prompt_blocks: tuple[tuple[int, ...], ...]
@@ -216,8 +217,30 @@ class RerunPlan:
     @property
     def peak_bytes(self) -> int:
         """Estimate of the growth of memory during the call, packed weights not counted."""
-        T = max(prompt.last for prompt in self.prompts) + 1
-        return peak_bytes(self.config, self.prompts_together, T, self.rows_together, self.source)
+        return max(self._block_bytes(block) for block in self.prompt_blocks)
+
+    def _block_bytes(self, block: tuple[int, ...]) -> int:
+        config, prompts = self.config, [self.prompts[i] for i in block]
+        D, n = config.n_embd, len(prompts)
+        tokens = n * (max(prompt.end for prompt in prompts) + 1)
+        new = n * (max(prompt.last for prompt in prompts) + 1)
+        runs, means = memory.one_run(config, tokens), 0
+        if self.source.startswith("mean"):
+            longest = max(prompt.last for prompt in self.prompts) + 1
+            means = len(self.sites) * self.forms * longest * D
+        elif self.source == "new":
+            runs = memory.both_runs(config, tokens, new, self.roles is None)
+        if not self.variants:
+            return memory.in_bytes(means, runs)
+        cells = sum(len(self.cells(prompt)) for prompt in prompts)
+        kept = memory.for_reruns(config, self.first_layer, tokens, cells, n)
+        kept += means + len(self.changes) * cells * D
+        together = min(len(self.variants), self.variants_together(cells))
+        kept += memory.heads_of_circuit(config, len(self.roles or ()))
+        rerun = memory.reruns(config, tokens, together * cells)
+        reads = memory.reading(config, self.vocabulary, n, together * n)
+        # Tiles of many sizes follow each other: what they leave behind is there once more.
+        return memory.in_bytes(kept + max(rerun, reads), runs, reruns=max(rerun, reads))
 
     def __str__(self) -> str:
         base = "the model" if self.roles is None else f"a circuit of {len(self.roles)} heads"
@@ -247,6 +270,7 @@ def plan_reruns(
     *,
     source: str,
     source_rows: int = 0,
+    forms: int = 1,
     roles: Mapping[Head, str] | None = None,
     vocabulary: bool = False,
     max_memory: int | None = None,
@@ -261,21 +285,10 @@ def plan_reruns(
         if changes
     ]
     live.sort(key=lambda variant: (variant.start, _path(variant)))
-    T, rows = max(prompt.last for prompt in prompts) + 1, ROWS_TOGETHER
+    T = max(prompt.last for prompt in prompts) + 1
     size = max(1, min(len(prompts), TOKENS_KEPT // T))
-    while max_memory is not None:
-        needed = peak_bytes(config, size, T, rows, source)
-        if needed <= max_memory:
-            break
-        if size == 1 and rows <= T:
-            raise ValueError(
-                f"max_memory must be at least {needed} bytes for one prompt and one variant, "
-                f"got {max_memory}"
-            )
-        size = (size + 1) // 2
-        rows = max(rows // 2, T)
     lengths = [Prompt(prompt.last, prompt.last, 0, True) for prompt in prompts]
-    return RerunPlan(
+    whole = RerunPlan(
         config=config,
         asked=len(variants),
         variants=tuple(live),
@@ -285,9 +298,20 @@ def plan_reruns(
         source_rows=source_rows,
         roles=roles,
         vocabulary=vocabulary,
+        forms=forms,
         prompt_blocks=prompt_blocks(lengths, size),
-        rows_together=rows,
+        rows_together=ROWS_TOGETHER,
     )
+    while max_memory is not None and whole.peak_bytes > max_memory:
+        if size == 1 and whole.rows_together == 1:
+            raise ValueError(
+                f"max_memory must be at least {whole.peak_bytes} bytes for one prompt and one "
+                f"variant, got {max_memory}"
+            )
+        rows = whole.rows_together // 2 if whole.rows_together > 1 else 1
+        size = (size + 1) // 2
+        whole = replace(whole, prompt_blocks=prompt_blocks(lengths, size), rows_together=rows)
+    return whole
 
 
 def _path(variant: RerunVariant) -> tuple:
@@ -295,12 +319,3 @@ def _path(variant: RerunVariant) -> tuple:
     last = max(change.layer for change in variant.changes)
     layers = [variant.at(layer) for layer in range(last + 1)]
     return tuple((0, changes) if changes else (1,) for changes in layers)
-
-
-def peak_bytes(config: GPT2Config, prompts: int, T: int, rows: int, source: str) -> int:
-    """Peak of a block: layers kept, values put in place, and a tile of rows."""
-    D, F, tokens = config.n_embd, config.d_mlp, prompts * T
-    kept = tokens * config.n_layer * (6 * D + F + 2 * D)
-    runs = tokens * (12 * D + 2 * F) * (2 if source == "new" else 1)
-    tile = rows * (24 * D + 2 * config.n_head * T)
-    return _FLOAT * (kept + runs + tile)

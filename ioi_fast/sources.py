@@ -48,7 +48,7 @@ def mean_tables(
     groups = pairs.forms if by_form else torch.zeros(len(pairs), dtype=torch.int64)
     ids, last = groups.unique(), max(layer for _, layer in sites)
     T = int(pairs.new_end.max()) + 1
-    parts: dict[tuple[str, int], list[MeanTable]] = {site: [] for site in sites}
+    found: dict[tuple[str, int], MeanTable] = {}
     for some in tiles(len(pairs), together):
         chosen = torch.arange(len(pairs))[some]
         members = pairs.select(chosen)
@@ -61,8 +61,9 @@ def mean_tables(
                 if (name, layer) in sites:
                     value = run.grid.spread(getattr(state, name).flatten(1))
                     table = MeanTable.of(value, members.new_end, groups[chosen], ids)
-                    parts[name, layer].append(table)
-    return {site: MeanTable.joined(tables) for site, tables in parts.items()}
+                    before = found.get((name, layer))
+                    found[name, layer] = table if before is None else before.joined(table)
+    return found
 
 
 def site_of(packed: Packed, state: LayerState, site: str, layer: int) -> Tensor:

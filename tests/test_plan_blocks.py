@@ -80,7 +80,7 @@ def test_too_small_a_budget_says_what_is_needed() -> None:
 
 
 def test_halving_the_budget_makes_more_blocks_of_smaller_peak() -> None:
-    prompts = [Prompt(10 + n % 7, 10 + n % 7, 2, True) for n in range(64)]
+    prompts = [Prompt(10 + n % 7, 10 + n % 7, 2, True) for n in range(24)]
     peaks, counts = [], []
     budget = planned(SMALL, prompts, "heads").peak_bytes
     for _ in range(5):
