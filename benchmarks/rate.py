@@ -14,10 +14,8 @@ ROWS, IN, OUT = 2304, 768, 3072
 
 def matrix_rate(precision: str = "fp32", repeats: int = 20) -> float:
     """FLOP/s: median of `repeats` packed products of 2304×768×3072 in a precision."""
-    rows, product = (
-        torch.randn(ROWS, IN),
-        ops.cpu(precision).linear(torch.randn(IN, OUT), None).delta,
-    )
+    rows, weight = torch.randn(ROWS, IN), torch.randn(IN, OUT)
+    product = ops.cpu(precision).linear(weight, None).delta
     product(rows)
     seconds = []
     for _ in range(repeats):

@@ -89,7 +89,8 @@ def test_halving_the_budget_makes_more_blocks_of_smaller_peak() -> None:
         counts.append(len(plan.prompt_blocks) * len(plan.variant_blocks))
         budget //= 2
     assert counts == sorted(set(counts)) and counts[0] == 1
-    assert all(later <= earlier / 2 for earlier, later in itertools.pairwise(peaks))
+    assert all(peak <= peaks[0] / 2**halved for halved, peak in enumerate(peaks))
+    assert all(later < earlier for earlier, later in itertools.pairwise(peaks))
 
 
 @pytest.mark.parametrize("prompts", [ragged_pairs, shifted_pairs], ids=["ragged", "shifted"])

@@ -14,7 +14,8 @@ from ioi_fast.agreement import PROMISED, sweep_error
 from ioi_fast.calls import path_patch
 from ioi_fast.checkpoint import load
 from ioi_fast.config import GPT2Config
-from ioi_fast.kernels.build import find_compiler
+from ioi_fast.kernels.bf16_linear import ONEDNN, PANELS, ROUNDED, bf16_arithmetic
+from ioi_fast.kernels.build import BuildError, find_compiler, load_kernels
 from ioi_fast.kernels.packed_linear import onednn_available
 from ioi_fast.model import GPT2
 from ioi_fast.prompts import PromptPairs
@@ -23,6 +24,11 @@ _EXTRAS = {
     "report": ("rich", "jinja2"),
     "hub": ("huggingface_hub",),
     "gpu": ("triton",),
+}
+_BF16 = {
+    PANELS: "in this CPU (AVX-512 BF16), by the C++ kernels",
+    ONEDNN: "in this CPU, by oneDNN",
+    ROUNDED: "not in this CPU: operands are rounded and multiplied in fp32",
 }
 
 
@@ -62,14 +68,22 @@ def _machine() -> list[Finding]:
     python = f"Python {platform.python_version()}, torch {torch.__version__}, {platform.machine()}"
     threads = f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
     onednn = onednn_available()
-    bf16 = onednn and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    bf16 = bf16_arithmetic(compiled=_compiled())
     compiler = " ".join(find_compiler() or [])
     return [
         Finding("machine", True, f"{python}, {threads}"),
         Finding("packed products", onednn, "oneDNN" if onednn else "absent: torch's own are used"),
-        Finding("bf16 arithmetic", bool(bf16), "in this CPU" if bf16 else "not in this CPU"),
+        Finding("bf16 arithmetic", bf16 != ROUNDED, _BF16[bf16]),
         Finding("C++ compiler", bool(compiler), compiler or "none found; nothing here needs one"),
     ]
+
+
+def _compiled() -> bool:
+    try:
+        load_kernels()
+    except BuildError:
+        return False
+    return True
 
 
 def _backends() -> list[Finding]:
