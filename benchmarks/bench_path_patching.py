@@ -4,7 +4,6 @@ TransformerLens 3.9 a sender, and against leaner ones of transformers."""
 from __future__ import annotations
 
 import random
-from dataclasses import replace
 
 import pytest
 import torch
@@ -13,9 +12,7 @@ from lens import Lens, lens
 from measure import Peer, check_peer, checked_error, facts, run_job, timed
 from peers import passes
 
-from ioi_fast import GPT2, PromptPairs, Result, explain, path_patch
-from ioi_fast.plan import PathPlan
-from ioi_fast.work import run_flops
+from ioi_fast import PromptPairs, Result, explain, path_patch
 
 MOVERS = ["9.9.q", "9.6.q", "10.0.q"]
 INHIBITORS = ["7.3.v", "7.9.v", "8.6.v", "8.10.v"]
@@ -62,16 +59,9 @@ def bench_all_heads(benchmark, name: str, precision: str) -> None:
             unit="sender",
             rounds=9 if N <= 16 else 3,
             flops=plan.flops,
-            clean_flops=clean_flops(model, plan),
+            clean_flops=plan.clean_flops,
             facts=facts(result, error),
         )
-
-
-def clean_flops(model: GPT2, plan: PathPlan) -> int:
-    """FLOPs of both runs, which are fp32 in every precision."""
-    nothing = replace(plan, variants=(), receivers=None)
-    orig = sum(work.flops for work in nothing.layers())
-    return orig + sum(run_flops(model.config, False, work.new_rows, 0) for work in plan.layers())
 
 
 def check_against(

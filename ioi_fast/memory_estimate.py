@@ -66,6 +66,7 @@ def in_bytes(kept: int, runs: int, wave: int = 0, reruns: int = 0) -> int:
 
     To it comes freed memory that the C library has not given back: its pieces fit what follows so
     seldom that layer after layer leaves about twice the runs' own, and once that of reruns or
-    readings, which repeat fewer sizes. A process grows by this or by up to a quarter less.
+    readings, which repeat fewer sizes. How much it keeps differs from run to run: calls on GPT-2
+    small's shapes grew by 0.76 to 1.13 times this.
     """
     return FLOAT * (kept + max(runs, wave, reruns) + 2 * runs + reruns)

@@ -104,13 +104,7 @@ class PathPlan:
     def _layer(self, layer: int) -> LayerWork:
         config, live = self.config, self._live
         D, F = config.n_embd, config.d_mlp
-        orig_rows = sum(p.end + 1 for p in self.prompts)
-        flops = run_flops(config, layer == config.n_layer - 1, orig_rows, len(self.prompts))
-        new_rows = sum(p.new_rows for p in live) if live and layer <= self.new_until[0] else 0
-        if new_rows:
-            at_end = layer == self.new_until[0] and not self.everywhere
-            heads_only = layer == self.new_until[0] and not self.new_until[1]
-            flops += run_flops(config, at_end, new_rows, len(live), not heads_only)
+        orig_rows, new_rows, flops = self._runs(layer)
         cells = sum(self.cells(prompt) for prompt in live)
         wave_rows = self.active(layer) * cells
         heads = {h for v in self.variants for h in v.sender.heads if h.layer == layer}
@@ -119,6 +113,18 @@ class PathPlan:
         flops += 4 * D * F * wave_rows + 2 * config.d_head * D * len(heads) * cells
         after_rows, after_flops = self._after(layer)
         return LayerWork(layer, orig_rows, new_rows, wave_rows, after_rows, flops + after_flops)
+
+    def _runs(self, layer: int) -> tuple[int, int, int]:
+        """Rows of the original and of the new run in a layer, and the FLOPs of both."""
+        config, live = self.config, self._live
+        orig_rows = sum(p.end + 1 for p in self.prompts)
+        flops = run_flops(config, layer == config.n_layer - 1, orig_rows, len(self.prompts))
+        new_rows = sum(p.new_rows for p in live) if live and layer <= self.new_until[0] else 0
+        if new_rows:
+            at_end = layer == self.new_until[0] and not self.everywhere
+            heads_only = layer == self.new_until[0] and not self.new_until[1]
+            flops += run_flops(config, at_end, new_rows, len(live), not heads_only)
+        return orig_rows, new_rows, flops
 
     def _after(self, layer: int) -> tuple[int, int]:
         """Rows and FLOPs of the second phase, and of reading the layer's receivers."""
@@ -158,6 +164,11 @@ class PathPlan:
     def flops(self) -> int:
         """All products together."""
         return sum(work.flops for work in self.layers()) + self.readout_flops
+
+    @property
+    def clean_flops(self) -> int:
+        """Those of both clean runs, which are fp32 in every precision."""
+        return sum(self._runs(layer)[2] for layer in range(self.config.n_layer))
 
     @property
     def peak_bytes(self) -> int:

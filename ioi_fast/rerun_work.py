@@ -308,7 +308,7 @@ def plan_reruns(
                 f"max_memory must be at least {whole.peak_bytes} bytes for one prompt and one "
                 f"variant, got {max_memory}"
             )
-        rows = whole.rows_together // 2 if whole.rows_together > 1 else 1
+        rows = max(1, whole.rows_together // 2)
         size = (size + 1) // 2
         whole = replace(whole, prompt_blocks=prompt_blocks(lengths, size), rows_together=rows)
     return whole
