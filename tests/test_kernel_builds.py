@@ -56,16 +56,19 @@ def test_avx2_build_gives_the_same(tmp_path: Path) -> None:
 
 
 def sanitizer_runtime() -> str:
-    """The address sanitizer's library of the compiler; skips when it has none."""
+    """What to load first: the address sanitizer's library of the compiler, and that of C++, without
+    which it can't pass on what a kernel throws. Skips when the compiler has none.
+    """
     compiler = find_compiler()
     if compiler is None:
         pytest.skip("no C++ compiler")
-    found = subprocess.run(
-        [compiler[0], "-print-file-name=libasan.so"], capture_output=True, text=True
-    ).stdout.strip()
-    if not Path(found).is_absolute():
-        pytest.skip("the compiler has no libasan")
-    return found
+    found = []
+    for name in ("libasan.so", "libstdc++.so.6"):
+        command = [compiler[0], f"-print-file-name={name}"]
+        found.append(subprocess.run(command, capture_output=True, text=True).stdout.strip())
+        if not Path(found[-1]).is_absolute():
+            pytest.skip(f"the compiler has no {name}")
+    return " ".join(found)
 
 
 def test_sanitizers_find_nothing(tmp_path: Path) -> None:
