@@ -6,6 +6,7 @@ import random
 import statistics
 
 import numpy
+import pytest
 import torch
 from jobs import CIRCUIT, gpt2_small, knock_out_sets, prompts
 from lens import Lens, lens
@@ -18,11 +19,12 @@ SETS = 2000
 ROUNDS = 3
 
 
-def bench_sets_in_a_circuit(benchmark) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def bench_sets_in_a_circuit(benchmark, precision: str) -> None:
     model, pairs, sets = gpt2_small(), prompts(16, 16), knock_out_sets(SETS)
-    asked = {"base": Circuit(CIRCUIT)}
+    asked, how = {"base": Circuit(CIRCUIT)}, {"backend": "cpu", "precision": precision}
     plan = explain(ablate, model, pairs, variants=sets, **asked)
-    result = ablate(model, pairs, sets, **asked, backend="cpu")
+    result = ablate(model, pairs, sets, **asked, **how)
     error = checked_error(ablate, model, pairs, result, sets, **asked)
     with lens(model, pairs) as worker:
         means = save_means(model, pairs, worker)
@@ -39,11 +41,11 @@ def bench_sets_in_a_circuit(benchmark) -> None:
         for index in (3, 1717):
             kept = {head: role for head, role in CIRCUIT.items() if head not in sets[index]}
             theirs = worker.ask("ablate", heads=places(kept, pairs), means=means)["values"]
-            check_peer(result.values[index], torch.tensor(theirs) - whole, largest)
+            check_peer(result.values[index], torch.tensor(theirs) - whole, largest, precision)
         run_job(
             benchmark,
-            f"J4: {SETS} knock-out sets in a 26-head circuit, N=16, T=16",
-            lambda: ablate(model, pairs, sets, **asked, backend="cpu"),
+            f"J4: {SETS} knock-out sets in a 26-head circuit, N=16, T=16, {precision}",
+            lambda: ablate(model, pairs, sets, **asked, **how),
             [
                 Peer(
                     "one hooked TransformerLens 3.9 pass",
@@ -55,6 +57,7 @@ def bench_sets_in_a_circuit(benchmark) -> None:
             unit="set",
             rounds=ROUNDS,
             flops=plan.flops,
+            clean_flops=plan.clean_flops,
             facts=facts(result, error),
         )
 

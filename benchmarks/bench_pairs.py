@@ -15,6 +15,7 @@ from ioi_fast.agreement import PROMISED, sweep_error
 
 CELLS = 50
 CHECKED = 3
+MARKS = {"fp32": 11, "bf16": 23}
 Cell = tuple[int, int, int, int, int]  # input, sender layer and head, receiver layer and head
 
 
@@ -26,13 +27,15 @@ def cells(L: int, H: int, count: int) -> list[Cell]:
 
 
 @pytest.mark.long
-def bench_every_pair(benchmark) -> None:
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def bench_every_pair(benchmark, precision: str) -> None:
     model, pairs = gpt2_small(), prompts(8, 16)
     plan = explain(pair_sweep, model, pairs)
     found = []
 
     def ours() -> None:
-        found.append(pair_sweep(model, pairs, per_prompt=True, backend="cpu"))
+        asked = {"per_prompt": True, "backend": "cpu", "precision": precision}
+        found.append(pair_sweep(model, pairs, **asked))
 
     with lens(model, pairs, version=4) as worker:
         drawn = iter(cells(12, 12, CELLS))
@@ -44,22 +47,23 @@ def bench_every_pair(benchmark) -> None:
         ask(worker, cells(12, 12, 1)[0])
         run_job(
             benchmark,
-            "J5: every pair of heads x q, k, v, N=8, T=16",
+            f"J5: every pair of heads x q, k, v, N=8, T=16, {precision}",
             ours,
-            [Peer("a TransformerLens 4.3 direct path", some_pairs, 11)],
+            [Peer("a TransformerLens 4.3 direct path", some_pairs, MARKS[precision])],
             units=3 * 66 * 144,
             unit=f"pair (mean of {CELLS} drawn)",
             rounds=1,
             flops=plan.flops,
-            facts={"backend": "cpu/c++", "precision": "fp32", "error": float("nan")},
+            clean_flops=plan.clean_flops,
+            facts={"backend": "cpu/c++", "precision": precision, "error": float("nan")},
         )
         result = found[-1]
         largest = float(result.values.abs().max())
         for cell in cells(12, 12, CELLS)[:10]:
             theirs = torch.tensor(ask(worker, cell)["values"])
-            check_peer(result.values[cell], theirs, largest)
+            check_peer(result.values[cell], theirs, largest, precision)
     error = max(true_error(model, pairs, result, cell) for cell in cells(12, 12, CHECKED))
-    assert error <= PROMISED["fp32"]
+    assert error <= PROMISED[precision]
     benchmark.extra_info.update(backend=result.backend, error=error)
 
 
