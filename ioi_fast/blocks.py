@@ -26,24 +26,25 @@ def block_bytes(plan: PathPlan, prompts: Sequence[Prompt], variants: int) -> int
     config, n, vocabulary = plan.config, len(prompts), plan.vocabulary
     tokens = n * (max(prompt.end for prompt in prompts) + 1)
     if not plan.variants or not prompts[0].live:
-        reads = memory.reading(config, vocabulary, n, 0)
-        return memory.in_bytes(0, memory.one_run(config, tokens), reruns=reads)
+        logits = memory.base_logits(config, vocabulary, n)
+        return memory.in_bytes(0, memory.one_run(config, tokens), reruns=logits)
     D, K = config.n_embd, config.d_head
     new_rows, cells = sum(p.new_rows for p in prompts), sum(plan.cells(p) for p in prompts)
     kept = memory.for_waves(config, cells, min(config.n_layer, plan.new_until[0] + 1))
     runs = memory.both_runs(config, tokens, new_rows, prompts[0].aligned)
-    wave, reads = variants * cells * D, memory.reading(config, vocabulary, n, variants * n)
+    kept += memory.base_logits(config, vocabulary, n)
+    wave, reads = variants * cells * D, memory.reading(config, vocabulary, variants * n)
     if plan.from_layer is None:
-        return memory.in_bytes(kept + reads, runs, wave, reads)
+        return memory.in_bytes(kept, runs, wave + reads)
     after = sum(plan.after(p) for p in prompts)
-    kept += memory.for_reruns(config, plan.from_layer, tokens, after, n) + reads
+    kept += memory.for_reruns(config, plan.from_layer, tokens, after, n)
     read = [D if r.site == "mlp_in" else K for r in plan.receivers or ()]
     kept += variants * cells * sum(read)
     if K in read:
         wave *= 2  # the same once more, normalised
     rows = min(variants, tile_variants(after)) * after
-    # Beside a tile is what came of those before it.
-    rerun = memory.reruns(config, tokens, rows) + variants * n * D
+    # Beside a tile is what came of those before it, which is then read.
+    rerun = variants * n * D + max(memory.reruns(config, tokens, rows), reads)
     return memory.in_bytes(kept, runs, wave, rerun)
 
 

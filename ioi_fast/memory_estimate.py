@@ -14,6 +14,8 @@ FLOAT = 4
 VOCABULARY_ROWS = 64
 READING_ROWS = 8
 _READING_TENSORS = 8
+# Bytes of what is no large tensor: blocks and buffers of kernels and libraries, small tensors.
+BESIDE = 3 << 20
 
 
 def one_run(config: GPT2Config, rows: int) -> int:
@@ -53,20 +55,23 @@ def for_reruns(config: GPT2Config, first: int, tokens: int, rows: int, prompts: 
     return max(0, config.n_layer - 1 - first) * whole + last
 
 
-def reading(config: GPT2Config, vocabulary: bool, prompts: int, rows: int) -> int:
-    """Logits of the base, of some rows, and what comparing a few of those takes."""
+def base_logits(config: GPT2Config, vocabulary: bool, prompts: int) -> int:
+    """Logits of the base at END, kept where a metric needs the whole vocabulary."""
+    return config.vocab_size * prompts if vocabulary else 0
+
+
+def reading(config: GPT2Config, vocabulary: bool, rows: int) -> int:
+    """Logits of some rows, and what comparing a few of those with the base's takes."""
     if not vocabulary:
         return 0
     rows = min(rows, VOCABULARY_ROWS)
-    return config.vocab_size * (prompts + rows + _READING_TENSORS * min(rows, READING_ROWS))
+    return config.vocab_size * (rows + _READING_TENSORS * min(rows, READING_ROWS))
 
 
 def in_bytes(kept: int, runs: int, wave: int = 0, reruns: int = 0) -> int:
     """The peak of a block: what is kept, and the largest phase beside it.
 
-    To it comes freed memory that the C library has not given back: its pieces fit what follows so
-    seldom that layer after layer leaves about twice the runs' own, and once that of reruns or
-    readings, which repeat fewer sizes. How much it keeps differs from run to run: calls on GPT-2
-    small's shapes grew by 0.76 to 1.13 times this.
+    With the C++ kernels that is what the process grows by (kernels/cpu/workspace_ops.cpp). Without
+    them the C library keeps freed pieces that fit nothing that follows: up to twice as much.
     """
-    return FLOAT * (kept + max(runs, wave, reruns) + 2 * runs + reruns)
+    return FLOAT * (kept + max(runs, wave, reruns)) + BESIDE

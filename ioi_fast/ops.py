@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from types import ModuleType
 
@@ -31,6 +32,7 @@ class Ops:
     mlp_delta: Op
     add_mlp_delta: Op
     linear: Callable[[Tensor, Tensor | None], Linear]
+    workspace: Callable[[], AbstractContextManager]  # open while a call runs
     precision: str = "fp32"
     fp32: Ops | None = None  # for the two runs, where the differences are in bf16
 

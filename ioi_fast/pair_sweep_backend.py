@@ -71,6 +71,7 @@ def pair_sweep(
                 for place, some, delta in receivers.of_head(layer, head, normed_PCD):
                     keep(place, some, chosen, change(delta))
                     advance(len(delta))
+            del normed_PCD  # before the next layer's is made: it is as large as every sender's
         # Before the next block's runs begin: they need the memory.
         del sites, change, wave, receivers
     return base

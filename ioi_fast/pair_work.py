@@ -83,13 +83,7 @@ class PairPlan:
         config, live = self.config, self.live
         D, F, K, H = config.n_embd, config.d_mlp, config.d_head, config.n_head
         last = layer == config.n_layer - 1
-        orig_rows = sum(p.end + 1 for p in self.prompts)
-        flops = run_flops(config, last, orig_rows, len(self.prompts))
-        until = self.new_until[0]
-        new_rows = sum(p.new_rows for p in live) if layer <= until and config.n_layer > 1 else 0
-        if new_rows:
-            at_end = layer == until and not self.everywhere
-            flops += run_flops(config, at_end, new_rows, len(live), layer < until)
+        orig_rows, new_rows, flops = self._runs(layer)
         cells = sum(self.cells(prompt) for prompt in live)
         wave_rows = 0
         if self.between == "mlps" and not last:
@@ -99,6 +93,17 @@ class PairPlan:
         flops += 4 * D * F * wave_rows + 2 * K * D * (written + read)
         after_rows, after_flops = self._after(layer, last)
         return LayerWork(layer, orig_rows, new_rows, wave_rows, after_rows, flops + after_flops)
+
+    def _runs(self, layer: int) -> tuple[int, int, int]:
+        """Rows of the original run and of the new one, and the FLOPs of both."""
+        config, live, until = self.config, self.live, self.new_until[0]
+        orig_rows = sum(p.end + 1 for p in self.prompts)
+        flops = run_flops(config, layer == config.n_layer - 1, orig_rows, len(self.prompts))
+        new_rows = sum(p.new_rows for p in live) if layer <= until and config.n_layer > 1 else 0
+        if new_rows:
+            at_end = layer == until and not self.everywhere
+            flops += run_flops(config, at_end, new_rows, len(live), layer < until)
+        return orig_rows, new_rows, flops
 
     def _after(self, layer: int, last: bool) -> tuple[int, int]:
         """Rows and FLOPs of the reruns in a layer: those that begin in it, and earlier ones."""
@@ -129,6 +134,11 @@ class PairPlan:
         return sum(work.flops for work in self.layers()) + self.readout_flops
 
     @property
+    def clean_flops(self) -> int:
+        """Those of both clean runs, which are fp32 in every precision."""
+        return sum(self._runs(layer)[2] for layer in range(self.config.n_layer))
+
+    @property
     def peak_bytes(self) -> int:
         """Estimate of the growth of memory during the call, packed weights not counted."""
         return max(self._block_bytes(block) for block in self.prompt_blocks)
@@ -137,19 +147,22 @@ class PairPlan:
         config, prompts = self.config, [self.prompts[i] for i in block]
         D, L, n = config.n_embd, config.n_layer, len(prompts)
         tokens = n * (max(prompt.end for prompt in prompts) + 1)
-        reads = memory.reading(config, self.vocabulary, n, self.rows_together)
+        logits = memory.base_logits(config, self.vocabulary, n)
         if not prompts[0].live or L == 1:
-            return memory.in_bytes(0, memory.one_run(config, tokens), reruns=reads)
+            return memory.in_bytes(0, memory.one_run(config, tokens), reruns=logits)
         cells, after = (sum(map(count, prompts)) for count in (self.cells, self.after))
-        kept = memory.for_waves(config, cells, L - 1)
+        kept = memory.for_waves(config, cells, L - 1) + logits
         kept += memory.for_reruns(config, 1, tokens, after, n)
         new_rows = sum(prompt.new_rows for prompt in prompts)
         runs = memory.both_runs(config, tokens, new_rows, prompts[0].aligned)
-        # Every sender's change, and as the layer's heads read it.
-        senders = len(self.variants) * cells * 2 * D
-        rows = self.together(after) * after
-        rerun = memory.reruns(config, tokens, rows)
-        return memory.in_bytes(kept + senders, runs, reruns=max(rerun, reads))
+        # Every sender's change, and those of earlier layers as a layer's heads read them. The last
+        # layer that is rerun on all rows follows the receivers of the layer before it.
+        senders, last = len(self.variants) * cells * D, max(1, L - 3)
+        read = last * config.n_head * cells * D
+        rows = self.together(after)
+        reads = memory.reading(config, self.vocabulary, rows * n)
+        rerun = memory.reruns(config, tokens, rows * after)
+        return memory.in_bytes(kept, runs, senders * 2, senders + read + max(rerun, reads))
 
     def __str__(self) -> str:
         L, H = self.config.n_layer, self.config.n_head

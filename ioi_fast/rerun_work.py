@@ -175,6 +175,11 @@ class RerunPlan:
     @cached_property
     def flops(self) -> int:
         """Every product that the definition makes unavoidable, all together."""
+        return self.clean_flops + sum(self._counted[1]) + self.readout_flops
+
+    @property
+    def clean_flops(self) -> int:
+        """Those of the base run and of the sources', which are fp32 in every precision."""
         config, ends = self.config, [prompt.end + 1 for prompt in self.prompts]
         last = config.n_layer - 1
         runs = sum(run_flops(config, n == last, sum(ends), len(ends)) for n in range(last + 1))
@@ -183,7 +188,7 @@ class RerunPlan:
             runs += until * run_flops(config, False, self.source_rows, 0)
             mlp = ("mlp_out", until) in self.sites
             runs += run_flops(config, False, self.source_rows, 0, with_mlp=mlp)
-        return runs + sum(self._counted[1]) + self.readout_flops
+        return runs
 
     @property
     def readout_flops(self) -> int:
@@ -238,9 +243,9 @@ class RerunPlan:
         together = min(len(self.variants), self.variants_together(cells))
         kept += memory.heads_of_circuit(config, len(self.roles or ()))
         rerun = memory.reruns(config, tokens, together * cells)
-        reads = memory.reading(config, self.vocabulary, n, together * n)
-        # Tiles of many sizes follow each other: what they leave behind is there once more.
-        return memory.in_bytes(kept + max(rerun, reads), runs, reruns=max(rerun, reads))
+        kept += memory.base_logits(config, self.vocabulary, n)
+        reads = memory.reading(config, self.vocabulary, together * n)
+        return memory.in_bytes(kept, runs, reruns=max(rerun, reads))
 
     def __str__(self) -> str:
         base = "the model" if self.roles is None else f"a circuit of {len(self.roles)} heads"

@@ -31,6 +31,7 @@ SOURCES = (
     "difference_ops.cpp",
     "mlp_ops.cpp",
     "panel_ops.cpp",
+    "workspace_ops.cpp",
     "write_ops.cpp",
 )
 HEADERS = (

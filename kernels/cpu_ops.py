@@ -5,6 +5,9 @@ Raises BuildError from `load_kernels` where the kernels can't be built; `torch_o
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -23,6 +26,7 @@ __all__ = [
     "mlp",
     "mlp_delta",
     "readout_delta",
+    "workspace",
 ]
 
 _TANH_FORMS = ("gelu_new", "gelu_pytorch_tanh")
@@ -145,3 +149,16 @@ def readout_delta(
 ) -> Tensor:
     """Change of ⟨final LayerNorm, direction⟩ when the final residual changes by delta, [..., N]."""
     return torch.ops.ioi_fast.readout_delta(x_RD, delta_RD, gain_D, epsilon, direction_RD)
+
+
+@contextmanager
+def workspace() -> Iterator[None]:
+    """While it is open the large tensors of this process take no more memory than they hold.
+
+    Pages of freed tensors go on to the next ones; at the end all of them go back to the system.
+    """
+    torch.ops.ioi_fast.open_workspace()
+    try:
+        yield
+    finally:
+        torch.ops.ioi_fast.close_workspace()

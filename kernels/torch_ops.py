@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -29,9 +30,11 @@ __all__ = [
     "mlp",
     "mlp_delta",
     "readout_delta",
+    "workspace",
 ]
 
 linear = PackedLinear
+workspace = nullcontext  # memory is the C library's
 
 # Rows of a hidden layer that are there at a time: it is four times as wide as what goes in and out,
 # and stays in cache between the two products.

@@ -11,6 +11,7 @@ from small_models import tiny_model
 
 from ioi_fast import Circuit, PromptPairs, ablate, activation_patch, attention, path_patch
 from ioi_fast.interventions import SOURCES
+from ioi_fast.memory_estimate import BESIDE
 
 TRUE = {"backend": "reference", "precision": "fp64"}
 MODEL = tiny_model(n_positions=64)
@@ -91,9 +92,11 @@ def test_any_budget(ends: list[int], budget: int, source: str) -> None:
     pairs = prompts(ends, forms=[n % 2 for n in range(len(ends))])
     variants = [{"0.0": "all"}, {"1.1": "A"}, {"mlp0": "END", "2.0": "END"}]
     truth = ablate(MODEL, pairs, variants, source, **TRUE)
-    fast = ablate(MODEL, pairs, variants, source, max_memory=budget)
+    fast = ablate(MODEL, pairs, variants, source, max_memory=BESIDE + budget)
     assert_sweep(fast.values, truth.values, 1e-4)
     asked = {"senders": ["0.1", "mlp0", "1.2"], "receivers": ["2.0.q", "1.0.k"], "position": "A"}
     asked |= {"knock_out": {"0.2": "all", "mlp1": "A"}, "knock_out_source": source}
     truth = path_patch(MODEL, pairs, **asked, **TRUE)
-    assert_sweep(path_patch(MODEL, pairs, **asked, max_memory=budget).values, truth.values, 1e-4)
+    assert_sweep(
+        path_patch(MODEL, pairs, **asked, max_memory=BESIDE + budget).values, truth.values, 1e-4
+    )

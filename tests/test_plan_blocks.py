@@ -13,6 +13,7 @@ from small_plans import SMALL, TINY, any_senders, planned, prompts_of_all_kinds
 
 from ioi_fast import explain, path_patch
 from ioi_fast.blocks import block_bytes
+from ioi_fast.memory_estimate import BESIDE
 from ioi_fast.plan import PathPlan
 from ioi_fast.work import Prompt
 
@@ -56,11 +57,16 @@ def test_a_memory_budget_is_kept_with_receivers(data, senders, share: float) -> 
     check_budget(prompts, senders, share, receivers=receivers, everywhere=everywhere)
 
 
+def of_the_tensors(plan: PathPlan, share: float) -> int:
+    """A budget for a share of a plan's tensors, and what is there beside them."""
+    return BESIDE + int(share * (plan.peak_bytes - BESIDE))
+
+
 def check_budget(prompts, senders, share: float, **asked: object) -> None:
     """Plans for a share of what an unbounded plan takes: it fits, or what is needed is named."""
     free = planned(TINY, prompts, senders, **asked)
     check_blocks(free)
-    budget = max(1, int(share * free.peak_bytes))
+    budget = of_the_tensors(free, share)
     try:
         plan = planned(TINY, prompts, senders, **asked, max_memory=budget)
     except ValueError as error:
@@ -82,12 +88,12 @@ def test_too_small_a_budget_says_what_is_needed() -> None:
 def test_halving_the_budget_makes_more_blocks_of_smaller_peak() -> None:
     prompts = [Prompt(10 + n % 7, 10 + n % 7, 2, True) for n in range(24)]
     peaks, counts = [], []
-    budget = planned(SMALL, prompts, "heads").peak_bytes
-    for _ in range(5):
+    whole = planned(SMALL, prompts, "heads")
+    for halved in range(5):
+        budget = of_the_tensors(whole, 2**-halved)
         plan = planned(SMALL, prompts, "heads", max_memory=budget)
-        peaks.append(plan.peak_bytes)
+        peaks.append(plan.peak_bytes - BESIDE)
         counts.append(len(plan.prompt_blocks) * len(plan.variant_blocks))
-        budget //= 2
     assert counts == sorted(set(counts)) and counts[0] == 1
     assert all(peak <= peaks[0] / 2**halved for halved, peak in enumerate(peaks))
     assert all(later < earlier for earlier, later in itertools.pairwise(peaks))
@@ -106,6 +112,6 @@ def test_progress_counts_the_layers_that_are_walked(prompts, monkeypatch) -> Non
     for senders in ("heads", "mlps", ["2.0", ["1.1", "mlp2"]]):
         told.clear()
         whole = explain(path_patch, model, pairs, senders=senders)
-        budget = whole.peak_bytes // 2
+        budget = of_the_tensors(whole, 0.5)
         path_patch(model, pairs, senders, backend="cpu", max_memory=budget)
         assert sum(told) == steps[-1] > 0

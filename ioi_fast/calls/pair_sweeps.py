@@ -92,7 +92,7 @@ def _run(
     if choice.backend == "cpu":
         work = pair_sweep_backend.plan(model, pairs, sweep, metric, max_memory)
         table = ops.cpu(choice.precision)
-        with bar(work.steps, "pair sweep", progress) as advance:
+        with table.workspace(), bar(work.steps, "pair sweep", progress) as advance:
             base = pair_sweep_backend.pair_sweep(
                 model, pairs, work, metric, table, kept.keep, advance
             )

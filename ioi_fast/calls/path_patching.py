@@ -95,7 +95,7 @@ def _run_path_patch(
     if choice.backend == "cpu":
         work = wave_backend.plan(model, pairs, patch, metric, max_memory)
         table = ops.cpu(choice.precision)
-        with bar(work.steps, "path patch", progress) as advance:
+        with table.workspace(), bar(work.steps, "path patch", progress) as advance:
             outcome = wave_backend.path_patch(
                 model, pairs, work, patch.knock_out, metric, table, advance
             )

@@ -59,9 +59,10 @@ def _fast(
     precision: str,
 ) -> Tensor:
     table = ops.cpu(precision)
-    if patch is None:
-        return attention_backend.attention(model, pairs, heads, run, table)
-    return attention_backend.attention_after(model, pairs, heads, patch, table)
+    with table.workspace():
+        if patch is None:
+            return attention_backend.attention(model, pairs, heads, run, table)
+        return attention_backend.attention_after(model, pairs, heads, patch, table)
 
 
 def _parse_after(model: GPT2, pairs: PromptPairs, run: str, after: Mapping) -> PathPatch:

@@ -155,6 +155,6 @@ def _rerun(
     progress: bool,
 ) -> tuple[Outcome, str]:
     table = ops.cpu(precision)
-    with bar(asked.plan.steps, "reruns", progress) as advance:
+    with table.workspace(), bar(asked.plan.steps, "reruns", progress) as advance:
         outcome = rerun_backend.run(model, pairs, mean_pairs, asked, metric, table, advance)
     return outcome, table.backend
