@@ -17,7 +17,8 @@ from ioi_fast.model import GPT2
 from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
 from ioi_fast.prompts import PromptPairs
-from ioi_fast.rerun import LayerRun, Put, Rerun, Site
+from ioi_fast.puts import Put, Site
+from ioi_fast.rerun import LayerRun, Rerun
 from ioi_fast.sites import Head
 from ioi_fast.wave_backend import first_phase, plan
 

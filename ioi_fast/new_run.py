@@ -17,7 +17,8 @@ from ioi_fast.model import GPT2
 from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
 from ioi_fast.prompts import PromptPairs
-from ioi_fast.rerun import LayerRun, Put, Rerun
+from ioi_fast.puts import Put
+from ioi_fast.rerun import LayerRun, Rerun
 from ioi_fast.tail import Tail
 
 Both = tuple[Ablated, Ablated]  # what is replaced in the original run and in the new one
@@ -91,6 +92,8 @@ def _puts(tail: Tail, state: LayerState, ablated: Both) -> dict[str, Sequence[Pu
             # Where new is not replaced as well, its own value differs from what orig has instead.
             shift = tail.of_state(state, state.computed[site]) - used
             where = in_orig[site].where[tail.in_orig]
+            if site in in_new:
+                where = where & ~in_new[site].where
             here.append(Put(where[None], shift[None], (), added=True))
         if site in in_new:
             here.append(Put(in_new[site].where[None], (in_new[site].value - used)[None], ()))

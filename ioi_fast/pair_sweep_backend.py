@@ -16,9 +16,10 @@ from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
 from ioi_fast.pair_work import PairPlan, plan_pairs
 from ioi_fast.prompts import PromptPairs
+from ioi_fast.puts import Put
 from ioi_fast.readout import needs_vocabulary, read_out
 from ioi_fast.reference_backend import Keep
-from ioi_fast.rerun import Put, Rerun
+from ioi_fast.rerun import Rerun
 from ioi_fast.wave import Wave
 from ioi_fast.wave_backend import prompts_of, tail_of, wanted_of
 

@@ -6,8 +6,8 @@ Only the cells of the tail can differ; keys and values of all other tokens are t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -18,48 +18,11 @@ from ioi_fast.mlp import mlp_delta
 from ioi_fast.model import GPT2
 from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
+from ioi_fast.puts import HeadTable, Put, Puts, head_table
 from ioi_fast.tail import LayerBase, Tail
 
-# (site, layer), with the names of reference_run.Run; mlp_in is what the MLP reads of resid_mid.
-Site = tuple[str, int]
 # When a variant begins to differ: (layer, 0) as the layer begins, (layer, 1) inside it.
 Start = tuple[int, int]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Put:
-    """Differences that take the place of a site's own at some cells of some variants.
-
-    A first axis of 1 stands for all variants. `heads` are those that `where` names, None for all.
-    With `added` they are added to the site's own instead.
-    """
-
-    where: Tensor  # bool [P or 1, M], at head sites [P or 1, M, H]
-    value: Tensor  # [P or 1, M, D], at head sites [P or 1, M, H or 1, K]
-    heads: tuple[int, ...] | None = None
-    added: bool = False
-
-    def onto(self, own: Tensor) -> Tensor:
-        """The site with this in place."""
-        value = own + self.value if self.added else self.value
-        return torch.where(self.where[..., None], value, own)
-
-    def variants(self, some: slice | Tensor) -> Put:
-        """For some of the variants."""
-        where, value = (t if len(t) == 1 else t[some] for t in (self.where, self.value))
-        return replace(self, where=where, value=value)
-
-    def rows(self, rows: Tensor) -> Put:
-        """At some of the cells."""
-        return replace(self, where=self.where[:, rows], value=self.value[:, rows])
-
-    def of_heads(self, heads: Tensor) -> Put:
-        """At some of the heads."""
-        value = self.value if self.value.shape[2] == 1 else self.value[:, :, heads]
-        return replace(self, where=self.where[:, :, heads], value=value)
-
-
-Puts = Mapping[Site, Sequence[Put]]
 
 
 class States(Protocol):
@@ -169,12 +132,19 @@ class LayerRun:
     def _put(
         self, site: str, own: Tensor, whole: bool = False, heads: Tensor | None = None
     ) -> Tensor:
+        for put in self._puts_of(site, whole, heads):
+            own = put.onto(own)
+        return self._saw(site, own)
+
+    def _puts_of(
+        self, site: str, whole: bool = False, heads: Tensor | None = None
+    ) -> Iterator[Put]:
         for put in self.puts.get(site, ()):
             if heads is not None:
                 put = put.of_heads(heads)
-            if self.at_end and not whole:
-                put = put.rows(self.rerun.tail.end_rows)
-            own = put.onto(own)
+            yield put.rows(self.rerun.tail.end_rows) if self.at_end and not whole else put
+
+    def _saw(self, site: str, own: Tensor) -> Tensor:
         if self.seen is not None:
             self.seen[site] = own
         return own
@@ -213,11 +183,9 @@ class LayerRun:
         if not len(heads):
             return None, heads
         if self.begun or any(self.puts.get(site) for site in "qkv"):
-            delta_z = self._mixed(delta, heads)
-        else:
-            shape = (*self._ends(delta).shape[:2], len(heads))
-            delta_z = delta.new_zeros(*shape, self.rerun.model.config.d_head)
-        return self._put("z", delta_z, heads=heads), heads
+            return self._saw("z", self._mixed(delta, heads)), heads
+        shape = (*self._ends(delta).shape[:2], len(heads), self.rerun.model.config.d_head)
+        return self._put("z", delta.new_zeros(shape), heads=heads), heads
 
     def heads(self) -> list[int]:
         """Heads that can differ: those overwritten and, once a variant has begun, all live ones."""
@@ -229,9 +197,9 @@ class LayerRun:
         return sorted({head for heads in named for head in heads} | set(begun))
 
     def _mixed(self, delta: Tensor, heads: Tensor) -> Tensor:
-        """Change of z by rows, [P, M or N, heads, K], before overwriting."""
+        """Change of z by rows, [P, M or N, heads, K]."""
         run, tail = self.rerun, self.rerun.tail
-        base, scale = run.layers[self.layer], run.model.config.attention_scale(self.layer)
+        base, shape = run.layers[self.layer], (len(heads), run.model.config.d_head)
         dq, dk, dv = self._projections(delta, heads)
         dq = self._put("q", dq, heads=heads)
         dk, dv = (
@@ -239,19 +207,27 @@ class LayerRun:
             for site, rows in (("k", dk), ("v", dv))
         )
         dq = dq.flatten(2)[:, :, None] if self.at_end else tail.slots(dq.flatten(2))
-        shape = (len(heads), run.model.config.d_head)
+        puts = list(self._puts_of("z", heads=heads))
+        table = self._table(puts, (*self._ends(delta).shape[:2], *shape))
         delta_z = run.ops.attention_delta(
-            base.q[:, :, heads],
-            base.k[:, :, heads],
-            base.v[:, :, heads],
-            *(t.unflatten(-1, shape) for t in (dq, dk, dv)),
-            scale,
+            *(rows[:, :, heads] for rows in (base.q, base.k, base.v)),
+            *(slots.unflatten(-1, shape) for slots in (dq, dk, dv)),
+            run.model.config.attention_scale(self.layer),
             tail.end[:, None] if self.at_end else tail.at.clamp(min=0),
             tail.at,
+            *table,
         )
-        if self.at_end:
-            return delta_z[:, :, 0]
-        return tail.rows(delta_z.flatten(-2)).unflatten(-1, shape)
+        rows = delta_z[:, :, 0] if self.at_end else tail.rows(delta_z.flatten(-2))
+        rows = rows.view(*rows.shape[:2], *shape)
+        for put in puts:
+            rows = put.onto(rows) if put.added else rows
+        return rows
+
+    def _table(self, puts: Sequence[Put], shape: tuple[int, ...]) -> HeadTable:
+        """What takes the place of z of this shape, by rows, where it is not computed."""
+        instead = [put for put in puts if not put.added]
+        changed = self.begun if not any(self.puts.get(site) for site in "qkv") else shape[0]
+        return head_table(instead, changed, shape, self.rerun.tail, self.at_end)
 
     def _projections(self, delta: Tensor, heads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Changes of q [P, M or N, heads, K], k and v [P, M, heads, K] before overwriting."""

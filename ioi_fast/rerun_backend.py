@@ -17,9 +17,10 @@ from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
 from ioi_fast.positions import Position
 from ioi_fast.prompts import PromptPairs
+from ioi_fast.puts import Put, Site
 from ioi_fast.readout import read_out
 from ioi_fast.reference_backend import Outcome
-from ioi_fast.rerun import Put, Rerun, Site
+from ioi_fast.rerun import Rerun
 from ioi_fast.rerun_asked import Asked
 from ioi_fast.rerun_work import RerunVariant, shared_states
 from ioi_fast.sources import Means, Sources, clean_run_of_new, mean_tables, site_of
@@ -142,8 +143,7 @@ class _Ready:
         """What these variants overwrite, and before it what a circuit keeps ablated."""
         puts: dict[Site, list[Put]] = {}
         for layer, frozen_MH in self.frozen.items():
-            zero = torch.zeros((), dtype=torch.float32).expand(1, len(frozen_MH), 1, 1)
-            puts["z", layer] = [Put(frozen_MH[None], zero, ())]
+            puts["z", layer] = [Put(frozen_MH[None], None, ())]
         for (site, layer, key), mask in self._masks(variants).items():
             heads = None
             if mask.dim() == 3:

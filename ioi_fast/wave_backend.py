@@ -20,9 +20,10 @@ from ioi_fast.packing import Packed
 from ioi_fast.plan import PathPlan, plan_path_patch
 from ioi_fast.positions import Position
 from ioi_fast.prompts import PromptPairs
+from ioi_fast.puts import Put, Site
 from ioi_fast.readout import needs_vocabulary, read_out
 from ioi_fast.reference_backend import Outcome
-from ioi_fast.rerun import Put, Rerun, Site, Start
+from ioi_fast.rerun import Rerun, Start
 from ioi_fast.sites import Receiver
 from ioi_fast.tail import Tail
 from ioi_fast.wave import Wave
@@ -174,11 +175,7 @@ def _puts(
 
 def _knocked_out(wave: Wave) -> dict[Site, list[Put]]:
     """What a knock-out holds where it is in the original run: no difference."""
-    puts: dict[Site, list[Put]] = {}
-    for site, frozen in wave.sites.frozen.items():
-        zero = torch.zeros(1, len(frozen), *[1] * frozen.dim(), dtype=torch.float32)
-        puts[site] = [Put(frozen[None], zero, ())]
-    return puts
+    return {site: [Put(where[None], None, ())] for site, where in wave.sites.frozen.items()}
 
 
 def _put(model: GPT2, receiver: Receiver, value_PCW: Tensor, patched_M: Tensor) -> Put:

@@ -1,0 +1,71 @@
+"""The table of a layer's heads says the same as putting one thing after another onto z."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ioi_fast.base import Grid
+from ioi_fast.kernels.reference import FROZEN, by_table
+from ioi_fast.puts import Put, head_table
+from ioi_fast.tail import Tail
+
+P, H, K = 3, 4, 5
+
+
+def tail_of(ends: list[int], first: int) -> Tail:
+    end = torch.tensor(ends)
+    whole = Grid.of(torch.zeros_like(end), end)
+    return Tail.since(whole, torch.full_like(end, first))
+
+
+def random_puts(rows: int, generator: torch.Generator) -> list[Put]:
+    """Overlapping ones: of all variants, of single ones, one value for all heads, and none."""
+
+    def where(variants: int) -> torch.Tensor:
+        return torch.rand(variants, rows, H, generator=generator) < 0.4
+
+    values = [torch.randn(1, rows, heads, K, generator=generator) for heads in (H, 1)]
+    return [Put(where(1), values[0]), Put(where(P), None), Put(where(P), values[1])]
+
+
+@pytest.mark.parametrize("at_end", [False, True])
+@pytest.mark.parametrize("ends", [[6, 6, 6], [6, 3, 5]], ids=["alike", "ragged"])
+@pytest.mark.parametrize("begun", [0, 2, P])
+def test_the_last_of_overlapping_puts_holds(ends: list[int], at_end: bool, begun: int) -> None:
+    generator, tail = torch.Generator().manual_seed(0), tail_of(ends, first=1)
+    rows = len(ends) if at_end else len(tail.in_orig)
+    own, puts = torch.randn(P, rows, H, K, generator=generator), random_puts(rows, generator)
+    codes, sources = head_table(puts, begun, own.shape, tail, at_end)
+    slots = own[:, :, None] if at_end else tail.slots(own.flatten(2)).unflatten(-1, (H, K))
+    found = by_table(slots, codes, sources)
+    found = found[:, :, 0] if at_end else tail.rows(found.flatten(-2)).unflatten(-1, (H, K))
+    own[begun:] = 0
+    for put in puts:
+        own = put.onto(own)
+    assert torch.equal(found, own)
+
+
+def test_slots_without_a_token_are_not_computed() -> None:
+    tail = tail_of([6, 3], first=1)
+    rows = len(tail.in_orig)
+    puts = [Put(torch.zeros(1, rows, H, dtype=torch.bool), torch.ones(1, rows, H, K))]
+    codes, _ = head_table(puts, P, (P, rows, H, K), tail, False)
+    assert bool((codes[:, tail.at < 0] == FROZEN).all())
+    assert not bool((codes[:, tail.at >= 0] == FROZEN).any())
+
+
+def test_nothing_put_and_all_begun_needs_no_table() -> None:
+    tail = tail_of([6, 3], first=1)
+    assert head_table([], P, (P, len(tail.in_orig), H, K), tail, False) == (None, None)
+
+
+def test_parts_of_a_put_keep_what_stands_for_all() -> None:
+    where, value = torch.rand(P, 6, H) < 0.5, torch.randn(1, 6, 1, K)
+    part = Put(where, value).variants(slice(1, 3)).rows(torch.tensor([0, 5]))
+    part = part.of_heads(torch.tensor([2]))
+    assert torch.equal(part.where, where[1:3][:, [0, 5]][:, :, [2]])
+    assert torch.equal(part.value, value[:, [0, 5]])
+    own = torch.randn(2, 2, 1, K)
+    frozen = Put(part.where, None).variants(slice(0, 2)).onto(own)
+    assert torch.equal(frozen == 0, part.where[..., None].expand_as(own))
