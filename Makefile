@@ -70,11 +70,11 @@ lint: setup
 	@ruff format --check .
 
 bench: setup
-	@python -m benchmarks.run $(ARGS)
+	@ioi-fast bench $(ARGS)
 
 cost: setup
 	@$(PIP) install -c constraints.txt --no-build-isolation -e ".[cost]"
-	@python -m benchmarks.cost_curve $(ARGS)
+	@python -P -m ioi_fast.benchmarks.cost_curve $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist out *.egg-info .pytest_cache .ruff_cache .hypothesis .benchmarks

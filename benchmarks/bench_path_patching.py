@@ -4,15 +4,17 @@ TransformerLens 3.9 a sender, and against leaner ones of transformers."""
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 import torch
-from jobs import gpt2_small, prompts
-from lens import Lens, lens
-from measure import Peer, check_peer, checked_error, facts, run_job, timed
-from peers import passes
 
 from ioi_fast import PromptPairs, Result, explain, path_patch
+from ioi_fast.benchmarks.jobs import gpt2_small, prompts
+from ioi_fast.benchmarks.measure import Peer, check_peer, checked_error, facts, run_job, timed
+from ioi_fast.benchmarks.peer_process import PeerProcess, peer_process
+from ioi_fast.benchmarks.peers import passes
 
 MOVERS = ["9.9.q", "9.6.q", "10.0.q"]
 INHIBITORS = ["7.3.v", "7.9.v", "8.6.v", "8.10.v"]
@@ -41,18 +43,23 @@ def bench_all_heads(benchmark, name: str, precision: str) -> None:
     senders = [str(sender) for sender in result.senders]
     error = checked_error(path_patch, model, pairs, result, senders, **asked)
     reach = len(plan.variants)
-    with lens(model, pairs) as worker:
+    with ExitStack() as opened:
+        worker = opened.enter_context(peer_process(model, pairs))
         check_against(worker, result, asked, pairs, precision)
         two, one = passes(model, pairs, 2), passes(model, pairs, 1)
+        peers = [
+            Peer("two TransformerLens 3.9 passes", lambda: worker.seconds(2), mark),
+            Peer("two transformers passes", timed(two)),
+            Peer("one transformers pass", timed(one)),
+        ]
+        if receivers == "logits":
+            traced = opened.enter_context(peer_process(model, pairs, "nnsight"))
+            peers.append(Peer("one traced nnsight 0.8 pass", by_traces(traced, result, precision)))
         run_job(
             benchmark,
             f"{name}: {reach} heads to {where}, N={N}, T=16, {precision}",
             lambda: path_patch(model, pairs, **asked, backend="cpu", precision=precision),
-            [
-                Peer("two TransformerLens 3.9 passes", lambda: worker.seconds(2), mark),
-                Peer("two transformers passes", timed(two)),
-                Peer("one transformers pass", timed(one)),
-            ],
+            peers,
             units=reach,
             unit="sender",
             rounds=9 if N <= 16 else 3,
@@ -62,8 +69,21 @@ def bench_all_heads(benchmark, name: str, precision: str) -> None:
         )
 
 
+def by_traces(worker: PeerProcess, result: Result, precision: str) -> Callable[[], float]:
+    """Seconds of one sender by nnsight, which is first shown to give the same values."""
+    largest = float(result.values.abs().max())
+
+    def ask(sender: str) -> dict:
+        return worker.ask("path_patch", sender=[int(part) for part in sender.split(".")])
+
+    for index in (17, 100):
+        theirs = torch.tensor(ask(result.senders[index])["values"])
+        check_peer(result.values[index], theirs, largest, precision)
+    return lambda: ask(result.senders[50])["seconds"]
+
+
 def check_against(
-    worker: Lens, result: Result, asked: dict, pairs: PromptPairs, precision: str
+    worker: PeerProcess, result: Result, asked: dict, pairs: PromptPairs, precision: str
 ) -> None:
     """Two senders by hooks in TransformerLens give the same values."""
     receivers = asked["receivers"]

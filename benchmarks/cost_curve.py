@@ -65,7 +65,7 @@ def places() -> list[tuple[str, str]]:
 
 def measured(series: str, label: str) -> Point:
     """A point, measured in a fresh process."""
-    command = [sys.executable, __file__, "--point", series, label]
+    command = [sys.executable, "-P", "-m", __spec__.name, "--point", series, label]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     point = Point(**json.loads(run.stdout))
     print(f"{series} {label}: {point.seconds:.2f} s, {point.grown / 2**20:.0f} MiB", flush=True)

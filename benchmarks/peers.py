@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from checkpoints import as_transformers
 
 from ioi_fast import GPT2, PromptPairs
+from ioi_fast.benchmarks.transformers_model import as_transformers
 
 
 def passes(model: GPT2, pairs: PromptPairs, count: int) -> Callable[[], None]:

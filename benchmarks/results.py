@@ -8,8 +8,8 @@ import re
 import statistics
 from pathlib import Path
 
-RESULTS = Path(__file__).parent / "results"
-README = Path(__file__).parents[1] / "README.md"
+RESULTS = Path(__file__).resolve().parent / "results"
+README = Path(__file__).resolve().parents[1] / "README.md"
 BEGIN, END = "<!-- speed: begin -->", "<!-- speed: end -->"
 
 
@@ -31,17 +31,17 @@ def read(path: Path) -> dict:
     return found
 
 
-def merged(new: dict, old: dict) -> dict:
-    """New results with the old ones of jobs that were not measured, by name; same machine and all.
+def merged(new: dict, old: dict | None) -> dict:
+    """New results by name of the job, with the old ones of jobs that were not measured.
 
-    Raises ValueError when they are of another machine or other versions.
+    Raises ValueError when those are of another machine or other versions.
     """
-    if new["machine"] != old["machine"]:
+    kept = [] if old is None else old["jobs"]
+    if old is not None and new["machine"] != old["machine"]:
         raise ValueError(f"results of {old['machine']} can't be kept beside {new['machine']}")
     measured = {job["job"] for job in new["jobs"]}
-    kept = [job for job in old["jobs"] if job["job"] not in measured]
-    jobs = sorted([*new["jobs"], *kept], key=lambda job: job["job"])
-    return {"machine": new["machine"], "jobs": jobs}
+    jobs = [*new["jobs"], *(job for job in kept if job["job"] not in measured)]
+    return {"machine": new["machine"], "jobs": sorted(jobs, key=lambda job: job["job"])}
 
 
 def table(results: dict) -> str:
@@ -63,7 +63,7 @@ def table(results: dict) -> str:
     rates = [job["matrix_rate"] for job in results["jobs"] if job["precision"] == "fp32"]
     lines += [
         "",
-        f"Measured by `make bench` on {facts['threads']} threads of {facts['cpu']}, torch "
+        f"Measured by `ioi-fast bench` on {facts['threads']} threads of {facts['cpu']}, torch "
         f"{facts['torch']}, transformers {facts['transformers']}, commit {commits}; "
         "medians of alternating runs. Mark: the goal that was set for the job. Error: against the "
         "reference in float64. Floor: "

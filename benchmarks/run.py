@@ -1,73 +1,80 @@
-"""`make bench`: runs the jobs, prints their table and writes the results to out/.
-
-With --readme they become this machine's results in benchmarks/results, and the README's table; jobs
-that were not measured keep what they had, with the commit at which they had it.
-"""
+"""Runs the jobs beside their peers and writes the results, from which a table is made."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
+from ioi_fast.benchmarks import results
 from ioi_fast.revision import revision
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE))
-
-import results  # noqa: E402
+HERE = Path(__file__).resolve().parent
 
 
-def main() -> int:
-    """Runs the benchmarks; returns pytest's exit status."""
-    parser = argparse.ArgumentParser(prog="benchmarks.run", description=__doc__)
-    parser.add_argument("--threads", type=int, default=None, help="threads (default: torch's own)")
-    parser.add_argument("--out", type=Path, help="results file (default: out/benchmarks/…)")
-    parser.add_argument("--readme", action="store_true", help="keep the results and their table")
-    parser.add_argument("--all", action="store_true", help="the long jobs too (15 minutes)")
-    parser.add_argument("-k", dest="only", default="", help="only benchmarks that match")
-    chosen = parser.parse_args()
-    threads = chosen.threads or torch.get_num_threads()
-    with tempfile.TemporaryDirectory() as folder:
-        raw = Path(folder) / "raw.json"
-        status = _run_pytest(raw, threads, chosen.only, chosen.all)
-        if status != 0:
-            return status
-        jobs = [case["extra_info"] for case in json.loads(raw.read_text())["benchmarks"]]
-    found = {"machine": _machine(threads), "jobs": [{**job, "commit": revision()} for job in jobs]}
-    folder = results.RESULTS if chosen.readme else HERE.parent / "out" / "benchmarks"
-    path = chosen.out or folder / f"{_slug(found['machine']['cpu'])}.json"
-    if chosen.readme and path.exists():
-        found = results.merged(found, results.read(path))
-    print(results.table(found))
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Which jobs are run, and where their results go."""
+
+    threads: int | None = None  # None: as many as torch takes by itself
+    only: str = ""  # an expression as pytest's -k has them
+    long: bool = False  # the jobs of minutes too
+    keep: bool = False  # as this machine's committed results, and into the README
+    out: Path | None = None  # a file for the results
+
+
+def run(request: Request) -> int:
+    """Runs the jobs, prints their table and writes the results; pytest's exit status.
+
+    Kept results go to benchmarks/results, and into the README's table; jobs that were not measured
+    keep what they had, with the commit at which they had it. Raises ValueError when results are to
+    be kept and this is not a checkout, or those that are there were measured otherwise.
+    """
+    if request.keep and not results.README.exists():
+        raise ValueError("readme: results are kept in a checkout, and the package is installed")
+    threads = request.threads or torch.get_num_threads()
+    machine, commit = _machine(threads), revision() or f"release {version('ioi_fast')}"
+    folder = results.RESULTS if request.keep else Path("out") / "benchmarks"
+    path = request.out or folder / f"{_slug(machine['cpu'])}.json"
+    old = results.read(path) if request.keep and path.exists() else None
+    results.merged({"machine": machine, "jobs": []}, old)  # raises now rather than in an hour
     path.parent.mkdir(parents=True, exist_ok=True)
+    jobs = _measured(request, threads)
+    if isinstance(jobs, int):
+        return jobs
+    new = {"machine": machine, "jobs": [{**job, "commit": commit} for job in jobs]}
+    found = results.merged(new, old)
+    print(results.table(found))
     path.write_text(json.dumps(found, indent=1) + "\n")
     print(f"\nresults written: {path}")
-    if chosen.readme:
+    if request.keep:
         results.README.write_text(results.into_readme(results.README.read_text(), found))
     return 0
 
 
-def _run_pytest(raw: Path, threads: int, only: str, everything: bool) -> int:
-    options = [
-        "-o",
-        "python_files=bench_*.py",
-        "-o",
-        "python_functions=bench_*",
-        "-m",
-        "" if everything else "not long",
-    ]
-    options += ["--benchmark-json", str(raw), "--benchmark-disable-gc", "-o", "timeout=0"]
-    command = [sys.executable, "-m", "pytest", str(HERE), *options, "-k", only]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    return subprocess.run(command, env=environment, cwd=HERE.parent, check=False).returncode
+def _measured(request: Request, threads: int) -> Sequence[dict] | int:
+    """What the jobs found, or the exit status of a run that failed."""
+    with tempfile.TemporaryDirectory() as folder:
+        raw = Path(folder) / "raw.json"
+        chosen = ["-m", "" if request.long else "not long", "-k", request.only]
+        options = ["-c", HERE / "pytest.ini", "--rootdir", HERE, "--benchmark-json", raw, *chosen]
+        # A safe path: "python -m" would put the folder it is called from in front of packages.
+        command = [sys.executable, "-P", "-m", "pytest", HERE, *options]
+        environment = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+        done = subprocess.run(
+            [str(part) for part in command], env={**os.environ, **environment}, check=False
+        )
+        if done.returncode:
+            return done.returncode
+        return [case["extra_info"] for case in json.loads(raw.read_text())["benchmarks"]]
 
 
 def _machine(threads: int) -> dict[str, object]:
@@ -84,7 +91,3 @@ def _machine(threads: int) -> dict[str, object]:
 
 def _slug(text: str) -> str:
     return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

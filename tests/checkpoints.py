@@ -18,29 +18,12 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from ioi_fast.checkpoint import load
-from ioi_fast.model import GPT2
 
 # Largest difference of a logit, relative to the root mean square of the logits (never more than
 # their maximum, so this is the stricter scale). The promise is 1e-4; fp32 gives 2e-6 to 6e-6.
 TOLERANCE = 2e-5
 
 SMALL = {"vocab_size": 61, "n_positions": 24, "n_embd": 48, "n_layer": 2, "n_head": 3}
-
-# Name of a Block's field in transformers, written down apart from the package's own table.
-BLOCK_NAMES = {
-    "ln_1_gain": "ln_1.weight",
-    "ln_1_bias": "ln_1.bias",
-    "w_qkv": "attn.c_attn.weight",
-    "b_qkv": "attn.c_attn.bias",
-    "w_o": "attn.c_proj.weight",
-    "b_o": "attn.c_proj.bias",
-    "ln_2_gain": "ln_2.weight",
-    "ln_2_bias": "ln_2.bias",
-    "w_in": "mlp.c_fc.weight",
-    "b_in": "mlp.c_fc.bias",
-    "w_out": "mlp.c_proj.weight",
-    "b_out": "mlp.c_proj.bias",
-}
 
 
 def lively_model(seed: int = 0, **settings) -> GPT2LMHeadModel:
@@ -72,27 +55,6 @@ def _fill(name: str, tensor: Tensor, config: GPT2Config, generator: torch.Genera
         if config.scale_attn_by_inverse_layer_idx:
             peak *= int(name.split(".")[2]) + 1
         tensor[:, : 2 * D] *= peak**0.5
-
-
-def as_transformers(model: GPT2) -> GPT2LMHeadModel:
-    """The same weights in transformers (eager attention, fp32)."""
-    settings = {name: getattr(model.config, name) for name in type(model.config).__slots__}
-    config = GPT2Config(bos_token_id=None, **settings)
-    config._attn_implementation = "eager"
-    weights = model.weights
-    state = {
-        "transformer.wte.weight": weights.wte,
-        "transformer.wpe.weight": weights.wpe,
-        "transformer.ln_f.weight": weights.ln_f_gain,
-        "transformer.ln_f.bias": weights.ln_f_bias,
-        "lm_head.weight": weights.unembed,
-    }
-    for layer, block in enumerate(weights.blocks):
-        for field, name in BLOCK_NAMES.items():
-            state[f"transformer.h.{layer}.{name}"] = getattr(block, field)
-    twin = GPT2LMHeadModel(config).eval()
-    twin.load_state_dict(state)
-    return twin
 
 
 def write(directory: Path, model: GPT2LMHeadModel, dtype: torch.dtype = torch.float32) -> Path:

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 import torch
-from checkpoints import as_transformers
 from torch import Tensor
 
+from ioi_fast.benchmarks.transformers_model import as_transformers
 from ioi_fast.model import GPT2
 
 # A place: ("z" | "q" | "k" | "v" | "mlp_in" | "mlp_out" | "attn_out" | "resid_pre" | …, layer).

@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-try:
-    from cost_curve import Point, page, places, worse
-finally:
-    sys.path.pop(0)
+from ioi_fast.benchmarks.cost_curve import Point, page, places, worse
 
 
 def line(*seconds: float) -> list[Point]:

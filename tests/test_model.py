@@ -7,8 +7,6 @@ from dataclasses import fields, replace
 import pytest
 import torch
 from checkpoints import (
-    BLOCK_NAMES,
-    as_transformers,
     assert_same_logits,
     logits_error,
     mean_largest_attention,
@@ -16,6 +14,7 @@ from checkpoints import (
     true_logits,
 )
 
+from ioi_fast.benchmarks.transformers_model import BLOCK_NAMES, as_transformers
 from ioi_fast.config import GPT2Config
 from ioi_fast.model import GPT2, Block
 

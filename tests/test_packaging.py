@@ -127,7 +127,7 @@ def wheel(tmp_path_factory) -> Path:
     source.mkdir()
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    for name in ("ioi_fast", "kernels"):
+    for name in ("ioi_fast", "kernels", "benchmarks"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     pip = [sys.executable, "-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps"]
     run = subprocess.run(
@@ -144,8 +144,9 @@ def wheel_names(wheel: Path) -> set[str]:
 
 
 def source_names() -> set[str]:
-    """What the wheel has to carry: every file under the two folders, by its installed name."""
-    places = {"ioi_fast": "ioi_fast", "kernels": "ioi_fast/kernels"}
+    """What the wheel has to carry: every file under the three folders, by its installed name."""
+    places = {"ioi_fast": "ioi_fast"}
+    places |= {name: f"ioi_fast/{name}" for name in ("kernels", "benchmarks")}
     return {
         f"{place}/{path.relative_to(ROOT / folder).as_posix()}"
         for folder, place in places.items()

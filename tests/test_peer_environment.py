@@ -9,8 +9,9 @@ import os
 import zipfile
 from pathlib import Path
 
-import peer_environment
 import pytest
+
+from ioi_fast.benchmarks import peer_environment
 
 PEER = "peer_probe"
 

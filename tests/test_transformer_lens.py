@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy
-import peer_environment
 import pytest
 import torch
 from checkpoints import lively_model, write
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from ioi_fast import PromptPairs, Result, load, path_patch
 from ioi_fast.agreement import PROMISED
+from ioi_fast.benchmarks import peer_environment
 
 HERE = Path(__file__).parent
 L, H, N = 4, 3, 5
@@ -67,7 +67,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def theirs(checkpoint: Path, pairs: PromptPairs, tmp_path_factory: pytest.TempPathFactory) -> Sweep:
     """TransformerLens' change of the metric by input, [L, H, L, H, N], logits [L, H, N]; base."""
     try:
-        python = peer_environment.python_of(HERE / "requirements" / "transformer_lens_4.txt")
+        python = peer_environment.python_of(peer_environment.requirements("transformer_lens_4"))
     except peer_environment.NoPackageIndex as reason:
         pytest.skip(str(reason))
     folder = tmp_path_factory.mktemp("sweeps")

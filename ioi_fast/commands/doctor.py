@@ -6,7 +6,6 @@ import argparse
 import platform
 from dataclasses import dataclass
 from importlib import metadata
-from importlib.util import find_spec
 
 import torch
 
@@ -24,6 +23,7 @@ _EXTRAS = {
     "report": ("rich", "jinja2"),
     "hub": ("huggingface_hub",),
     "gpu": ("triton",),
+    "bench": ("pytest", "pytest-benchmark", "transformers"),
 }
 _BF16 = {
     PANELS: "in this CPU (AVX-512 BF16), by the C++ kernels",
@@ -116,9 +116,17 @@ def _demo() -> Finding:
 def _extras() -> list[Finding]:
     found = []
     for extra, packages in _EXTRAS.items():
-        missing = [package for package in packages if find_spec(package) is None]
-        detail = ", ".join(f"{p} {metadata.version(p)}" for p in packages if p not in missing)
+        versions = {package: _version(package) for package in packages}
+        missing = [package for package, version in versions.items() if version is None]
+        detail = ", ".join(f"{package} {version}" for package, version in versions.items())
         if missing:
             detail = f"{', '.join(missing)} not installed: pip install 'ioi_fast[{extra}]'"
         found.append(Finding(f"extra {extra}", not missing, detail))
     return found
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,7 +1,4 @@
-"""TransformerLens in processes of its own, on the same weights and prompts.
-
-3.9 is the last version with HookedTransformer; 4.3 has the direct-path sweep.
-"""
+"""Peer libraries in processes of their own, on the same weights and prompts."""
 
 from __future__ import annotations
 
@@ -14,19 +11,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy
-import peer_environment
 import pytest
 import torch
-from checkpoints import as_transformers
 
 from ioi_fast import GPT2, PromptPairs
+from ioi_fast.benchmarks.peer_environment import NoPackageIndex, python_of, requirements
+from ioi_fast.benchmarks.transformers_model import as_transformers
 
 HERE = Path(__file__).parent
-REQUIREMENTS = HERE.parent / "tests" / "requirements"
-WORKERS = {3: HERE / "lens_worker.py", 4: HERE / "lens4_worker.py"}
+# By the name of the environment. TransformerLens 3.9 is the last version with HookedTransformer,
+# 4.3 has the direct-path sweep.
+WORKERS = {
+    "transformer_lens_3": HERE / "lens_worker.py",
+    "transformer_lens_4": HERE / "lens4_worker.py",
+    "nnsight": HERE / "nnsight_worker.py",
+}
 
 
-class Lens:
+class PeerProcess:
     """A running worker; answers are dicts."""
 
     def __init__(self, process: subprocess.Popen, folder: Path) -> None:
@@ -42,7 +44,8 @@ class Lens:
         """The next line of the worker."""
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"TransformerLens ended with status {self._process.wait()}")
+            status, log = self._process.wait(), (self.folder / "log").read_text()
+            raise RuntimeError(f"the peer ended with status {status}:\n{log[-2000:]}")
         return json.loads(line)
 
     def seconds(self, passes: int) -> float:
@@ -51,24 +54,26 @@ class Lens:
 
 
 @contextmanager
-def lens(model: GPT2, pairs: PromptPairs, version: int = 3) -> Iterator[Lens]:
+def peer_process(
+    model: GPT2, pairs: PromptPairs, name: str = "transformer_lens_3"
+) -> Iterator[PeerProcess]:
     """Starts the worker on a model and prompts, with as many threads as this process has.
 
     Skips the benchmark when its environment can't be built for want of a package index.
     """
     try:
-        python = peer_environment.python_of(REQUIREMENTS / f"transformer_lens_{version}.txt")
-    except peer_environment.NoPackageIndex as reason:
+        python = python_of(requirements(name))
+    except NoPackageIndex as reason:
         pytest.skip(str(reason))
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         as_transformers(model).save_pretrained(folder / "model")
         columns = ("orig", "new", "end", "answers", "wrong_answers")
         numpy.savez(folder / "prompts.npz", **{c: getattr(pairs, c).numpy() for c in columns})
         threads = str(torch.get_num_threads())
-        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": name}
+        environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": temporary}
         environment |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-        command = [python, "-I", WORKERS[version], folder / "model", folder / "prompts.npz"]
+        command = [python, "-I", WORKERS[name], folder / "model", folder / "prompts.npz"]
         with subprocess.Popen(
             list(map(str, command)),
             stdin=subprocess.PIPE,
@@ -77,7 +82,7 @@ def lens(model: GPT2, pairs: PromptPairs, version: int = 3) -> Iterator[Lens]:
             text=True,
             env=environment,
         ) as process:
-            worker = Lens(process, folder)
+            worker = PeerProcess(process, folder)
             try:
                 assert worker.answer()["threads"] == int(threads)
                 yield worker

@@ -31,6 +31,9 @@ _GAVE_UP = re.compile("No matching distribution found|Max retries exceeded")
 _NO_INDEX = re.compile("from versions: none|connection broken by|Max retries exceeded")
 
 
+REQUIREMENTS = Path(__file__).parent / "requirements"
+
+
 class NoPackageIndex(Exception):
     """An environment is missing and no package index is there to build it from."""
 
@@ -44,20 +47,25 @@ def cache_folder() -> Path:
     return Path(cache) / "ioi_fast" / "peers"
 
 
-def python_of(requirements: Path) -> Path:
+def requirements(name: str) -> Path:
+    """The pinned requirements of a peer's environment."""
+    return REQUIREMENTS / f"{name}.txt"
+
+
+def python_of(pins: Path) -> Path:
     """The interpreter of an environment with these pinned requirements, built if it isn't there.
 
     Raises NoPackageIndex when it can't be built for want of an index, RuntimeError with the last
     lines of pip when it can't be built for another reason.
 
-    >>> python_of(Path("tests/requirements/transformer_lens_4.txt"))  # doctest: +SKIP
+    >>> python_of(requirements("transformer_lens_4"))  # doctest: +SKIP
     PosixPath('/home/me/.cache/ioi_fast/peers/transformer_lens_4-0d91c3…/bin/python')
     """
-    home = cache_folder() / f"{requirements.stem}-{_key(requirements)}"
+    home = cache_folder() / f"{pins.stem}-{_key(pins)}"
     if not home.is_dir():
         with _alone(home.with_name(f"{home.name}.lock")):
             if not home.is_dir():  # another process may have built it meanwhile
-                _build(requirements, home)
+                _build(pins, home)
     return _python(home)
 
 
@@ -77,9 +85,9 @@ def run_script(python: Path, script: Path, *arguments: object, folder: Path) -> 
     return _run(command, cwd=folder, env=environment)
 
 
-def _key(requirements: Path) -> str:
+def _key(pins: Path) -> str:
     interpreter = (sys.version, sys.base_prefix, sysconfig.get_platform())
-    parts = (requirements.read_text("utf-8"), *interpreter)
+    parts = (pins.read_text("utf-8"), *interpreter)
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
@@ -96,19 +104,19 @@ def _alone(lock: Path) -> Iterator[None]:
         yield
 
 
-def _build(requirements: Path, home: Path) -> None:
+def _build(pins: Path, home: Path) -> None:
     prefix = f"{home.name}.building-"
     for left in home.parent.glob(f"{prefix}*"):  # by a build that was killed
         shutil.rmtree(left, ignore_errors=True)
     building = Path(tempfile.mkdtemp(prefix=prefix, dir=home.parent))
     venv.create(building, symlinks=True, with_pip=False)
     try:
-        _install(requirements, building)
+        _install(pins, building)
     except RuntimeError as error:
         shutil.rmtree(building)
         if _GAVE_UP.search(str(error)) and _NO_INDEX.search(str(error)):
             raise NoPackageIndex(
-                f"{home} is missing and pip can't build it from {requirements.name}: "
+                f"{home} is missing and pip can't build it from {pins.name}: "
                 f"{str(error).splitlines()[-1]}"
             ) from error
         raise
@@ -116,13 +124,13 @@ def _build(requirements: Path, home: Path) -> None:
     building.rename(home)
 
 
-def _install(requirements: Path, home: Path) -> None:
+def _install(pins: Path, home: Path) -> None:
     """Build tools and torch first, so that the rest neither builds against nor pulls in another."""
     index = os.environ.get("TORCH_INDEX")  # as in the Makefile: where torch alone is taken from
-    for pin in re.findall(r"^(?:setuptools|torch)==\S+", requirements.read_text("utf-8"), re.M):
+    for pin in re.findall(r"^(?:setuptools|torch)==\S+", pins.read_text("utf-8"), re.M):
         where = ["--index-url", index] if index and pin.startswith("torch") else []
         _pip(home, "--no-deps", *where, pin)
-    _pip(home, "--no-build-isolation", "--requirement", requirements)
+    _pip(home, "--no-build-isolation", "--requirement", pins)
 
 
 def _pip(home: Path, *arguments: object) -> None:

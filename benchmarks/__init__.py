@@ -1,0 +1,1 @@
+"""The benchmark jobs and what they are held against; installed as ioi_fast.benchmarks."""
