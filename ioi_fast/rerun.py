@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from ioi_fast.kernels.reference import Linear
-from ioi_fast.mlp import mlp_delta
+from ioi_fast.mlp import add_mlp_delta, mlp_delta
 from ioi_fast.model import GPT2
 from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
 from ioi_fast.puts import HeadTable, Put, Puts, head_table
-from ioi_fast.tail import LayerBase, Tail
+from ioi_fast.tail import LayerBase, Tail, live_rows, of_heads
 
 # When a variant begins to differ: (layer, 0) as the layer begins, (layer, 1) inside it.
 Start = tuple[int, int]
@@ -122,9 +122,14 @@ class LayerRun:
     def run(self, delta: Tensor) -> Tensor:
         """delta [P, M, D] before the layer -> after it, [P, M or N, D]."""
         delta = self._put("resid_pre", delta, whole=True)
-        delta_attn = self._attention(delta)
-        delta_mid = self._put("resid_mid", self._ends(delta) + delta_attn)
+        delta_mid = self._put("resid_mid", self._sum(self._attention(delta), self._ends(delta)))
+        if self.seen is None and not self.puts.get("mlp_in") and not self.puts.get("mlp_out"):
+            return self._add_mlp(delta_mid)
         return delta_mid + self._put("mlp_out", self._mlp(self._put("mlp_in", delta_mid)))
+
+    def _sum(self, own: Tensor, other: Tensor) -> Tensor:
+        """Their sum, in the place of the first where nobody keeps that."""
+        return own.add_(other) if self.seen is None else own + other
 
     def _ends(self, rows: Tensor) -> Tensor:
         return rows[:, self.rerun.tail.end_rows] if self.at_end else rows
@@ -149,11 +154,19 @@ class LayerRun:
             self.seen[site] = own
         return own
 
+    def _add_mlp(self, delta: Tensor) -> Tensor:
+        """delta after the MLP; in its place where all of it differs."""
+        run, base = self.rerun, self.rerun.layers[self.layer]
+        if base.mid is not None or not delta.is_contiguous() or not live_rows(delta).all():
+            return delta.add_(self._mlp(delta))
+        add_mlp_delta(run.model, run.packed, run.ops, self.layer, base.resid_mid, base.pre, delta)
+        return delta
+
     def _mlp(self, delta: Tensor) -> Tensor:
         """Change of the MLP's output, recomputed where its input differs and it is not replaced."""
         run, base = self.rerun, self.rerun.layers[self.layer]
         mlp = (run.model, run.packed, run.ops, self.layer, base.resid_mid, base.pre)
-        live_PM = delta.ne(0).any(-1)
+        live_PM = live_rows(delta)
         for put in self.puts.get("mlp_out", ()):
             if not put.added:
                 live_PM &= ~(put.rows(run.tail.end_rows) if self.at_end else put).where
@@ -210,7 +223,7 @@ class LayerRun:
         puts = list(self._puts_of("z", heads=heads))
         table = self._table(puts, (*self._ends(delta).shape[:2], *shape))
         delta_z = run.ops.attention_delta(
-            *(rows[:, :, heads] for rows in (base.q, base.k, base.v)),
+            *(of_heads(rows, heads) for rows in (base.q, base.k, base.v)),
             *(slots.unflatten(-1, shape) for slots in (dq, dk, dv)),
             run.model.config.attention_scale(self.layer),
             tail.end[:, None] if self.at_end else tail.at.clamp(min=0),

@@ -121,3 +121,15 @@ class Tail:
         if torch.equal(self.at, torch.arange(first, first + width).expand_as(self.at)):
             return state.q[:, first : first + width]
         return state.q[torch.arange(len(self.end))[:, None], self.at.clamp(min=0)]
+
+
+def live_rows(delta: Tensor) -> Tensor:
+    """Where delta [P, M, D] differs from zero, [P, M]."""
+    first = delta[..., 0].ne(0)
+    # All columns are looked at only if that says nothing.
+    return first if first.all() else delta.ne(0).any(-1)
+
+
+def of_heads(rows: Tensor, heads: Tensor) -> Tensor:
+    """Rows [N, T, H, K] of some heads, ascending; not copied where that is all."""
+    return rows if len(heads) == rows.shape[2] else rows[:, :, heads]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -126,7 +127,8 @@ def test_rows_are_those_that_run(data: st.DataObject) -> None:
     plan = explain(ablate, model, pairs, variants=variants, source="zero", base=base)
     given_rows = []
     table = {name: getattr(OPS, name) for name in Ops.__slots__}
-    spied = Ops(**{**table, "mlp_delta": lambda *a: count_rows(given_rows, *a)})
+    spies = {name: partial(count_rows, given_rows, name) for name in ("mlp_delta", "add_mlp_delta")}
+    spied = Ops(**{**table, **spies})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("ioi_fast.ops.cpu", lambda precision: spied)
         ablate(model, pairs, variants, "zero", base)
@@ -135,9 +137,9 @@ def test_rows_are_those_that_run(data: st.DataObject) -> None:
         assert sum(given_rows) == sum(plan.rows)
 
 
-def count_rows(found: list, resid_mid, pre, delta, *rest):
+def count_rows(found: list, name: str, resid_mid, pre, delta, *rest):
     found.append(delta[..., 0].numel())
-    return OPS.mlp_delta(resid_mid, pre, delta, *rest)
+    return getattr(OPS, name)(resid_mid, pre, delta, *rest)
 
 
 def _torch_table() -> Ops:
