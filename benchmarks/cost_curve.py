@@ -15,8 +15,9 @@ from pathlib import Path
 
 import torch
 
-HERE = Path(__file__).parent
-DOCS = HERE.parent / "docs"
+from ioi_fast.benchmarks.results import machine
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 PROMPTS = (16, 50, 160, 500, 1600)
 VARIANTS = (10, 100, 1000, 10000)
 MODELS = {"distilgpt2": (6, 12, 768), "small": (12, 12, 768), "medium": (24, 16, 1024)}
@@ -77,9 +78,8 @@ def measure(series: str, label: str) -> Point:
     import ctypes
     import time
 
-    from jobs import CIRCUIT, knock_out_sets, prompts
-
     from ioi_fast import GPT2, Circuit, GPT2Config, ablate, explain, path_patch
+    from ioi_fast.benchmarks.jobs import CIRCUIT, knock_out_sets, prompts
 
     L, H, D = MODELS.get(label, MODELS["small"])
     model = GPT2.random(GPT2Config(n_layer=L, n_head=H, n_embd=D), seed=0)
@@ -131,9 +131,10 @@ def page(points: list[Point]) -> str:
     lines = [
         "# Cost",
         "",
-        f"Measured by `make cost` on {torch.get_num_threads()} threads, {_cpu()}; each point in a "
-        "process of its own, with the weights packed before. Memory is by how much the process "
-        "grew at most; the plan is what `explain` says.",
+        f"Measured by `make cost` on {torch.get_num_threads()} threads, {machine()}; each point in "
+        "a process of its own, with the weights packed before. Memory is by how much the process "
+        "grew at most, with the 5 to 12 MB that a process's first large call takes once for "
+        "libraries; the plan is what `explain` says.",
         "",
         "![time and memory](cost.svg)",
     ]
@@ -154,13 +155,6 @@ def page(points: list[Point]) -> str:
     if bad:
         verdict = "Worse than linear: " + ", ".join(f"{p.series} {p.label}" for p in bad) + "."
     return "\n".join([*lines, "", "A unit is a prompt, a set or a GFLOP. " + verdict, ""])
-
-
-def _cpu() -> str:
-    sys.path.insert(0, str(HERE))
-    import results
-
-    return results.machine()
 
 
 def draw(points: list[Point], path: Path) -> None:
