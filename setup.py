@@ -20,6 +20,7 @@ EXTRAS["dev"] = [
     "pytest-timeout>=2.3",
     "ruff>=0.9",
     "setuptools>=77",
+    "triton>=3.2; platform_system == 'Linux'",  # its interpreter and compiler need no GPU
 ]
 
 setup(

@@ -9,6 +9,7 @@ import torch
 
 from ioi_fast.interventions import check_choice
 from ioi_fast.model import GPT2
+from ioi_fast.ops import why_not_triton
 from ioi_fast.running import check_positive
 
 BACKENDS = ("auto", "reference", "cpu", "triton")
@@ -17,7 +18,7 @@ PRECISIONS = ("fp32", "bf16", "fp64")
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The backend that runs a call ("reference" or "cpu") and its precision."""
+    """The backend that runs a call ("reference", "cpu" or "triton") and its precision."""
 
     backend: str
     precision: str
@@ -32,11 +33,11 @@ def choose(model: GPT2, backend: object, precision: object, max_memory: object) 
     check_request(backend, precision, max_memory)
     reason = why_not_cpu(model, precision)
     if backend == "triton":
-        raise RuntimeError("backend 'triton' can't run: this version has no Triton kernels")
-    if backend == "cpu" or (backend == "auto" and reason is None):
+        reason = reason or why_not_triton()
+    if backend in ("cpu", "triton") or (backend == "auto" and reason is None):
         if reason is not None:
-            raise RuntimeError(f"backend 'cpu' can't run this: {reason}")
-        return Choice("cpu", precision)
+            raise RuntimeError(f"backend {backend!r} can't run this: {reason}")
+        return Choice("triton" if backend == "triton" else "cpu", precision)
     if precision == "bf16":
         because = f" (the fast path can't run this: {reason})" if reason else ""
         raise RuntimeError(f"precision 'bf16' belongs to the fast path{because}")

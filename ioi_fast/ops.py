@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
 from types import ModuleType
 
 from torch import Tensor
@@ -79,6 +82,43 @@ def cpu(precision: str = "fp32") -> Ops:
             stacklevel=4,
         )
     return in_bf16(table, means)
+
+
+def triton(precision: str = "fp32") -> Ops:
+    """The operations as Triton kernels; with "bf16" differences are multiplied in bf16.
+
+    Raises RuntimeError with the reason where they can't run.
+    """
+    reason = why_not_triton()
+    if reason is not None:
+        raise RuntimeError(f"backend 'triton' can't run: {reason}")
+    from ioi_fast.kernels import triton_ops
+
+    table = Ops.of("triton/interpreter", triton_ops)
+    if precision == "fp32":
+        return table
+    products = {
+        "linear": partial(triton_ops.linear, precision="rounded"),
+        "attention_delta": partial(triton_ops.attention_delta, precision="rounded"),
+    }
+    return replace(table, precision="bf16", fp32=table, **products)
+
+
+def why_not_triton() -> str | None:
+    """The reason why Triton kernels can't run here, or None."""
+    if find_spec("triton") is None:
+        return "triton is not installed: pip install 'ioi_fast[gpu]'"
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        return None
+    return (
+        "the kernels are there, but the engine does not place its tensors on a GPU yet; "
+        "TRITON_INTERPRET=1 runs them in Triton's interpreter, very slowly"
+    )
+
+
+def table_of(backend: str, precision: str) -> Ops:
+    """The table of a fast backend, "cpu" or "triton"."""
+    return triton(precision) if backend == "triton" else cpu(precision)
 
 
 def in_bf16(table: Ops, means: str) -> Ops:

@@ -27,6 +27,16 @@ def refused(*parts: str):
     return pytest.raises(RuntimeError, match="(?s)" + ".*".join(re.escape(p) for p in parts))
 
 
+def test_triton_says_why_it_can_not_run(model, pairs, monkeypatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr("ioi_fast.ops.find_spec", lambda name: object())
+    with refused("backend 'triton' can't run this: the kernels are there, but the engine"):
+        path_patch(model, pairs, backend="triton")
+    monkeypatch.setattr("ioi_fast.ops.find_spec", lambda name: None)
+    with refused("backend 'triton' can't run this: triton is not installed: pip install"):
+        path_patch(model, pairs, backend="triton")
+
+
 def test_a_named_backend_that_can_not_run_says_why(model, pairs) -> None:
     for arguments, reason in (
         ({"precision": "fp64"}, "precision 'fp64' belongs to the reference backend"),
@@ -38,8 +48,6 @@ def test_a_named_backend_that_can_not_run_says_why(model, pairs) -> None:
     for call in (activation_patch, lambda *given, **rest: ablate(*given, [{}], **rest)):
         with refused("backend 'cpu' can't run this: precision 'fp64'"):
             call(model, pairs, backend="cpu", precision="fp64")
-    with refused("backend 'triton' can't run: this version has no Triton kernels"):
-        path_patch(model, pairs, backend="triton")
     for name in ("reference", "auto"):
         with refused("precision 'bf16' belongs to the fast path"):
             path_patch(model.to(dtype=torch.float64), pairs, backend=name, precision="bf16")

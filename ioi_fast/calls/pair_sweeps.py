@@ -89,9 +89,9 @@ def _run(
     progress: bool,
     kept: PairValues,
 ) -> tuple[Tensor, str]:
-    if choice.backend == "cpu":
+    if choice.backend != "reference":
         work = pair_sweep_backend.plan(model, pairs, sweep, metric, max_memory)
-        table = ops.cpu(choice.precision)
+        table = ops.table_of(choice.backend, choice.precision)
         with table.workspace(), bar(work.steps, "pair sweep", progress) as advance:
             base = pair_sweep_backend.pair_sweep(
                 model, pairs, work, metric, table, kept.keep, advance

@@ -92,9 +92,9 @@ def _run_path_patch(
     max_memory: int | None,
     progress: bool,
 ) -> tuple[Outcome, str]:
-    if choice.backend == "cpu":
+    if choice.backend != "reference":
         work = wave_backend.plan(model, pairs, patch, metric, max_memory)
-        table = ops.cpu(choice.precision)
+        table = ops.table_of(choice.backend, choice.precision)
         with table.workspace(), bar(work.steps, "path patch", progress) as advance:
             outcome = wave_backend.path_patch(
                 model, pairs, work, patch.knock_out, metric, table, advance

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from ioi_fast import attention_backend, ops, reference_backend
-from ioi_fast.backends import choose
+from ioi_fast.backends import Choice, choose
 from ioi_fast.calls.checks import check_inputs, exact_model
 from ioi_fast.calls.path_patching import checked_patch
 from ioi_fast.interventions import PathPatch, check_choice, heads_of
@@ -41,8 +41,8 @@ def attention(
     patch = None if after is None else _parse_after(model, pairs, run, after)
     choice = choose(model, backend, precision, None)
     with threads_set(threads):
-        if choice.backend == "cpu":
-            return _fast(model, pairs, chosen, run, patch, precision)
+        if choice.backend != "reference":
+            return _fast(model, pairs, chosen, run, patch, choice)
         exact = exact_model(model, choice)
         if patch is None:
             return reference_backend.attention(exact, pairs, chosen, run)
@@ -56,9 +56,9 @@ def _fast(
     heads: Sequence[Head],
     run: str,
     patch: PathPatch | None,
-    precision: str,
+    choice: Choice,
 ) -> Tensor:
-    table = ops.cpu(precision)
+    table = ops.table_of(choice.backend, choice.precision)
     with table.workspace():
         if patch is None:
             return attention_backend.attention(model, pairs, heads, run, table)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ioi_fast import ops, reference_backend, rerun_backend
 from ioi_fast.ablation_source import check_source
-from ioi_fast.backends import choose
+from ioi_fast.backends import Choice, choose
 from ioi_fast.calls.checks import check_inputs, exact_model
 from ioi_fast.interventions import (
     Ablations,
@@ -45,9 +45,9 @@ def activation_patch(
     patch = checked_activation(model, pairs, site, position, heads, metric)
     choice = choose(model, backend, precision, max_memory)
     with threads_set(threads):
-        if choice.backend == "cpu":
+        if choice.backend != "reference":
             asked = ask_activation_patch(model.config, pairs, patch, metric, max_memory)
-            outcome, ran = _rerun(model, pairs, pairs, asked, metric, precision, progress)
+            outcome, ran = _rerun(model, pairs, pairs, asked, metric, choice, progress)
         else:
             exact, ran = exact_model(model, choice), "reference"
             with bar(len(patch.cells), "activation patch", progress) as advance:
@@ -100,9 +100,9 @@ def ablate(
     ablations, mean_pairs = checked_ablations(model, pairs, *asked)
     choice = choose(model, backend, precision, max_memory)
     with threads_set(threads):
-        if choice.backend == "cpu":
+        if choice.backend != "reference":
             work = ask_ablations(model.config, pairs, mean_pairs, ablations, metric, max_memory)
-            outcome, ran = _rerun(model, pairs, mean_pairs, work, metric, precision, progress)
+            outcome, ran = _rerun(model, pairs, mean_pairs, work, metric, choice, progress)
         else:
             exact, ran = exact_model(model, choice), "reference"
             with bar(len(ablations.variants), "ablate", progress) as advance:
@@ -151,10 +151,10 @@ def _rerun(
     mean_pairs: PromptPairs,
     asked: Asked,
     metric: Metric,
-    precision: str,
+    choice: Choice,
     progress: bool,
 ) -> tuple[Outcome, str]:
-    table = ops.cpu(precision)
+    table = ops.table_of(choice.backend, choice.precision)
     with table.workspace(), bar(asked.plan.steps, "reruns", progress) as advance:
         outcome = rerun_backend.run(model, pairs, mean_pairs, asked, metric, table, advance)
     return outcome, table.backend

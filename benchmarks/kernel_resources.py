@@ -1,0 +1,198 @@
+"""What the Triton kernels take of a GPU, from compiling them ahead of time: no GPU is needed.
+
+`python -P -m ioi_fast.benchmarks.kernel_resources` prints a table of all tiles.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from ioi_fast.kernels import triton_attention, triton_launch, triton_products, triton_rows
+from ioi_fast.kernels.triton_launch import Launch
+
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "sm_100": GPUTarget("cuda", 100, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+# Of a multiprocessor: registers, shared memory in KB, warps (data sheets), and of a block.
+SHARED = {"sm_80": 163, "sm_90": 227, "sm_100": 227, "gfx942": 64}
+WARPS = {"sm_80": 64, "sm_90": 64, "sm_100": 64}
+REGISTERS = 65536
+PRECISIONS = ("ieee", "tf32", "bf16")
+_FLOATS = (
+    "q",
+    "k",
+    "v",
+    "x",
+    "pre",
+    "rows",
+    "weight",
+    "w_o",
+    "gain",
+    "direction",
+    "sources",
+    "out",
+)
+_PLACES = ("at", "changed", "index", "variant", "first", "heads")
+_TENSOR_CORES = {"cuda": r"\b(?:HMMA|HGMMA|UTCHMMA)", "hip": "v_mfma"}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A kernel with the constants that a launch gives it."""
+
+    kernel: Callable
+    launch: Launch
+    precision: str | None  # None where nothing is multiplied by a matrix
+
+    @property
+    def name(self) -> str:
+        sizes = "x".join(str(size) for size in self.launch.constants.values())
+        return " ".join(filter(None, (self.kernel.__name__, sizes, self.precision)))
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """Of one program: registers a thread, bytes of spilled registers and of shared memory."""
+
+    registers: int
+    spilled: int
+    shared: int
+    tensor_cores: bool
+    warps: int
+
+    def occupancy(self, target: str) -> float | None:
+        """Share of a multiprocessor's warps that registers and shared memory leave room for."""
+        if target not in WARPS:
+            return None
+        by_registers = REGISTERS // (-(-self.registers // 8) * 8 * 32 * self.warps)
+        by_shared = SHARED[target] * 1024 // max(1, self.shared)
+        programs = min(by_registers, by_shared, WARPS[target] // self.warps)
+        return programs * self.warps / WARPS[target]
+
+
+def cases() -> Iterator[Case]:
+    """Every kernel, tile and precision that a launch can choose."""
+    for launch in triton_launch.ROWS:
+        yield Case(triton_rows.layernorm_delta_kernel, launch, None)
+        yield Case(triton_rows.readout_delta_kernel, launch, None)
+    yield Case(triton_rows.gelu_delta_kernel, triton_launch.GELU, None)
+    for launch in triton_launch.HEAD_WRITE.values():
+        yield Case(triton_products.head_write_kernel, launch, "ieee")
+    for precision in PRECISIONS:
+        for launch in triton_launch.MLP_IN.values():
+            yield Case(triton_products.mlp_in_delta_kernel, launch, precision)
+        for keys, width in triton_launch.KEYS_AND_WIDTHS:
+            for one_query, kernel in (
+                (False, triton_attention.attention_delta_queries),
+                (True, triton_attention.attention_delta_last),
+            ):
+                launch = triton_launch.attention_of(keys, width, one_query)
+                yield Case(kernel, launch, precision)
+
+
+@cache
+def compiled(case: Case, target: str) -> Resources:
+    """Compiles a case as it will be launched: pointers are aligned to 16 bytes."""
+    names, constants = case.kernel.arg_names, case.launch.constants
+    if case.precision is not None:
+        constants["PRECISION"] = case.precision
+    signature = {name: "constexpr" if name in constants else _type(name) for name in names}
+    aligned = {
+        (index,): [["tt.divisibility", 16]]
+        for index, name in enumerate(names)
+        if signature[name].startswith("*")
+    }
+    fixed = {(names.index(name),): value for name, value in constants.items()}
+    options = {"num_warps": case.launch.warps, "enable_fp_fusion": True}
+    source = ASTSource(case.kernel, signature, fixed, aligned)
+    made = triton.compile(source, target=TARGETS[target], options=options)
+    read = _of_amd if target == "gfx942" else _of_nvidia
+    registers, spilled, cores = read(made.asm)
+    return Resources(registers, spilled, made.metadata.shared, cores, case.launch.warps)
+
+
+def _type(name: str) -> str:
+    if name == "table":
+        return "*i8"
+    if name in _PLACES:
+        return "*i64"
+    if name in _FLOATS or name.startswith("delta"):
+        return "*fp32"
+    if name in ("scale", "epsilon"):
+        return "fp32"
+    return "i64" if "_" in name else "i32"  # steps of a tensor; sizes
+
+
+def _of_nvidia(asm: dict) -> tuple[int, int, bool]:
+    """From the assembler's own tool: spilled registers show as stack, and never as LOCAL."""
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(asm["cubin"])
+        file.flush()
+        usage, text = (
+            subprocess.run(
+                [tool, what, file.name], capture_output=True, text=True, check=True
+            ).stdout
+            for what in ("--dump-resource-usage", "-sass")
+        )
+    registers, stack = map(int, re.search(r"REG:(\d+) STACK:(\d+)", usage).groups())
+    local = len(re.findall(r"\b(?:LDL|STL)\b", text))
+    return registers, max(stack, 4 * local), bool(re.search(_TENSOR_CORES["cuda"], text))
+
+
+def _said(*command: object) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def _of_amd(asm: dict) -> tuple[int, int, bool]:
+    text = asm["amdgcn"]
+
+    def figure(name: str) -> int:
+        return int(re.search(rf"\.{name}:\s+(\d+)", text)[1])
+
+    spilled = max(4 * figure("vgpr_spill_count"), figure("private_segment_fixed_size"))
+    return figure("vgpr_count"), spilled, _TENSOR_CORES["hip"] in text
+
+
+def page() -> str:
+    """The table of all cases."""
+    lines = [
+        "# What the Triton kernels take of a GPU",
+        "",
+        "Compiled ahead of time by `python -P -m ioi_fast.benchmarks.kernel_resources` (triton "
+        f"{triton.__version__}), on no GPU: registers a thread / KB of shared memory, and how full "
+        "a multiprocessor can be by those two. Sizes are those of "
+        "`kernels/triton_launch.py`; `ieee` multiplies in fp32.",
+        "",
+        f"| kernel, sizes, precision | warps | {' | '.join(TARGETS)} |",
+        f"|---|---|{'---|' * len(TARGETS)}",
+    ]
+    for case in cases():
+        cells = [_cell(compiled(case, target), target) for target in TARGETS]
+        lines.append(f"| {case.name} | {case.launch.warps} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _cell(found: Resources, target: str) -> str:
+    room = found.occupancy(target)
+    text = f"{found.registers} / {found.shared / 1024:.0f}"
+    if found.spilled:
+        text += f" ({found.spilled} bytes spilled)"
+    return text if room is None else f"{text}, {room:.0%}"
+
+
+if __name__ == "__main__":
+    print(page())

@@ -1,0 +1,35 @@
+"""Large matrix products where the vendor's library packs by itself: a weight as it stands."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class DenseLinear:
+    """x @ weight (+ bias) for rows x [R, in] in fp32 and a weight [in, out] that never changes.
+
+    `precision` is what kernels that multiply by the weight themselves take: "ieee" is fp32,
+    "rounded" rounds the operands to bf16 and multiplies in fp32.
+
+    >>> DenseLinear(torch.eye(3), torch.ones(3))(torch.zeros(2, 3)).tolist()[0]
+    [1.0, 1.0, 1.0]
+    """
+
+    __slots__ = ("_bias", "precision", "weight")
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, precision: str = "ieee") -> None:
+        if precision == "rounded":
+            weight = weight.bfloat16().float()
+        self.weight, self._bias, self.precision = weight.contiguous(), bias, precision
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        """x @ weight + bias, [R, in] -> [R, out]."""
+        out = self.delta(rows)
+        return out if self._bias is None else out.add_(self._bias)
+
+    def delta(self, rows: Tensor) -> Tensor:
+        """δ @ weight: in a difference the bias cancels."""
+        if self.precision == "rounded":
+            rows = rows.bfloat16().float()
+        return torch.mm(rows, self.weight)

@@ -1,0 +1,74 @@
+"""Which tile each Triton kernel takes, by shape: data, with no timing at import or first use.
+
+Every row here is compiled ahead of time for every target by the tests; a shape that no row covers
+runs on torch's own operations.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Constants of a kernel and the warps of a program."""
+
+    sizes: tuple[tuple[str, int], ...]
+    warps: int
+
+    @property
+    def constants(self) -> dict[str, int]:
+        return dict(self.sizes)
+
+
+def _launch(warps: int, **sizes: int) -> Launch:
+    return Launch(tuple(sizes.items()), warps)
+
+
+# Columns that one program holds of a row: LayerNorm and the read-out.
+ROWS = tuple(
+    _launch(warps, BLOCK=block) for block, warps in ((64, 1), (256, 2), (1024, 4), (2048, 8))
+)
+GELU = _launch(4, BLOCK=1024)
+# Rows by columns of a product, and the depth that is fetched at a time.
+MLP_IN = {
+    16: _launch(4, ROWS=16, COLUMNS=64, DEPTH=32),
+    64: _launch(8, ROWS=64, COLUMNS=64, DEPTH=16),
+}
+HEAD_WRITE = {width: _launch(8, CELLS=16, COLUMNS=64, DEPTH=width) for width in (16, 64, 128)}
+# Keys of a prompt by the size of a head. Queries and changed keys go by blocks of 16; variants of a
+# program follow each other and share what the base lends, or, with one query each, are the rows of
+# a product.
+KEYS_AND_WIDTHS = ((32, 16), (64, 16), (16, 64), (32, 64), (64, 64))
+BLOCK = 16
+
+
+def row_launch(D: int) -> Launch | None:
+    """A row of D columns; None if it is wider than any."""
+    return next((one for one in ROWS if one.constants["BLOCK"] >= D), None)
+
+
+def product_launch(rows: int) -> Launch:
+    """The first product of an MLP."""
+    return MLP_IN[16 if rows <= 32 else 64]
+
+
+def write_launch(K: int) -> Launch | None:
+    """What a head of size K writes."""
+    return next((one for width, one in HEAD_WRITE.items() if width >= K), None)
+
+
+def attention_launch(T: int, S: int, K: int) -> Launch | None:
+    """T queries against S keys, for heads of size K; None if one is too many."""
+    for keys, width in KEYS_AND_WIDTHS:
+        if keys >= S and width >= K:
+            return attention_of(keys, width, one_query=T == 1)
+    return None
+
+
+def attention_of(keys: int, width: int, one_query: bool) -> Launch:
+    """The launch for a tile of attention; one query is a kernel of its own."""
+    sizes = {"VARIANTS": BLOCK, "KEYS": keys, "WIDTH": width}
+    if one_query:
+        return _launch(4, **sizes)
+    return _launch(4 if keys * width <= 512 else 8, **sizes, QUERIES=BLOCK, SLOTS=BLOCK)

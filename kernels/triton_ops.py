@@ -1,0 +1,211 @@
+"""The operations in difference form as Triton kernels; shapes as in the reference.
+
+A shape that no launch covers takes torch_ops. Importing it needs triton.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import torch
+import triton
+from torch import Tensor
+
+from ioi_fast.kernels import torch_ops, triton_launch
+from ioi_fast.kernels.dense_linear import DenseLinear
+from ioi_fast.kernels.reference import LIVE
+from ioi_fast.kernels.triton_attention import attention_delta_last, attention_delta_queries
+from ioi_fast.kernels.triton_launch import Launch
+from ioi_fast.kernels.triton_products import head_write_kernel, mlp_in_delta_kernel
+from ioi_fast.kernels.triton_rows import (
+    gelu_delta_kernel,
+    layernorm_delta_kernel,
+    readout_delta_kernel,
+)
+
+_TANH_FORMS = ("gelu_new", "gelu_pytorch_tanh")
+
+linear = DenseLinear
+mlp = torch_ops.mlp  # runs are few rows: their products are the library's
+workspace = nullcontext
+
+
+def launch_kernel(
+    kernel: Callable, programs: int, launch: Launch, *arguments: object, **more: object
+) -> None:
+    """Runs so many programs of a kernel."""
+    if programs:
+        # Fusing products with sums is part of what a result is: said here, not left to a default.
+        settings = {"num_warps": launch.warps, "enable_fp_fusion": True}
+        kernel[(programs,)](*arguments, **launch.constants, **more, **settings)
+
+
+def layernorm_delta(x_RD: Tensor, delta_RD: Tensor, gain_D: Tensor, epsilon: float) -> Tensor:
+    """Change of a LayerNorm's output: x [N, D], delta [..., N, D] -> [..., N, D]."""
+    N, D = x_RD.shape
+    launch = triton_launch.row_launch(D)
+    if launch is None:
+        return torch_ops.layernorm_delta(x_RD, delta_RD, gain_D, epsilon)
+    delta_RD = delta_RD.contiguous()
+    out = torch.empty_like(delta_RD)
+    given = (x_RD.contiguous(), delta_RD, gain_D.contiguous(), out, N, D, epsilon)
+    launch_kernel(layernorm_delta_kernel, delta_RD.numel() // D, launch, *given)
+    return out
+
+
+def readout_delta(
+    x_RD: Tensor, delta_RD: Tensor, gain_D: Tensor, epsilon: float, direction_RD: Tensor
+) -> Tensor:
+    """Change of ⟨final LayerNorm, direction⟩ when the final residual changes by delta, [..., N]."""
+    N, D = x_RD.shape
+    launch = triton_launch.row_launch(D)
+    if launch is None:
+        return torch_ops.readout_delta(x_RD, delta_RD, gain_D, epsilon, direction_RD)
+    out = torch.empty(delta_RD.shape[:-1], dtype=torch.float32, device=delta_RD.device)
+    rows = (x_RD.contiguous(), delta_RD.contiguous(), gain_D.contiguous())
+    given = (*rows, direction_RD.contiguous(), out, N, D, epsilon)
+    launch_kernel(readout_delta_kernel, out.numel(), launch, *given)
+    return out
+
+
+def gelu_delta(pre_RF: Tensor, delta_RF: Tensor, activation: str) -> Tensor:
+    """Change of an activation's output when its input changes by delta."""
+    if activation not in _TANH_FORMS:
+        return torch_ops.gelu_delta(pre_RF, delta_RF, activation)
+    delta_RF = delta_RF.contiguous()
+    out, size = torch.empty_like(delta_RF), delta_RF.numel()
+    programs = triton.cdiv(size, triton_launch.GELU.constants["BLOCK"])
+    given = (pre_RF.contiguous(), delta_RF, out, pre_RF.numel(), size)
+    launch_kernel(gelu_delta_kernel, programs, triton_launch.GELU, *given)
+    return out
+
+
+def mlp_in_delta(
+    pre_RF: Tensor,
+    rows_RD: Tensor,
+    weight_DF: Tensor,
+    index_R: Tensor | None = None,
+    precision: str = "ieee",
+) -> Tensor:
+    """Change of gelu_new(pre) when its input changes by rows @ weight, [R, F].
+
+    Row r belongs to base row index[r], or r mod N.
+    """
+    (R, D), (N, F) = rows_RD.shape, pre_RF.shape
+    out = torch.empty(R, F, dtype=rows_RD.dtype, device=rows_RD.device)
+    launch = triton_launch.product_launch(R)
+    tiles = triton.cdiv(R, launch.constants["ROWS"]) * triton.cdiv(F, launch.constants["COLUMNS"])
+    rows = (rows_RD.contiguous(), weight_DF.contiguous(), pre_RF.contiguous())
+    if index_R is None:
+        index_R = torch.arange(R, device=rows_RD.device) % N
+    given = (*rows, index_R.contiguous(), out, R, D, F)
+    launch_kernel(mlp_in_delta_kernel, tiles, launch, *given, PRECISION=precision)
+    return out
+
+
+def mlp_delta(
+    resid_mid_RD: Tensor,
+    pre_RF: Tensor,
+    delta_RD: Tensor,
+    gain_D: Tensor,
+    epsilon: float,
+    w_in: DenseLinear,
+    w_out: DenseLinear,
+    activation: str,
+    index_R: Tensor | None = None,
+) -> Tensor:
+    """Change of an MLP's output; with `index` [R] row r of delta belongs to base row index[r]."""
+    given = (resid_mid_RD, pre_RF, delta_RD, gain_D, epsilon, w_in, w_out, activation, index_R)
+    if activation not in _TANH_FORMS:
+        return torch_ops.mlp_delta(*given, layernorm_delta, gelu_delta)
+    base = resid_mid_RD if index_R is None else resid_mid_RD[index_R]
+    normed = layernorm_delta(base, delta_RD, gain_D, epsilon).flatten(0, -2)
+    hidden = mlp_in_delta(pre_RF, normed, w_in.weight, index_R, w_in.precision)
+    return w_out.delta(hidden).view(delta_RD.shape)
+
+
+def add_mlp_delta(
+    resid_mid_RD: Tensor,
+    pre_RF: Tensor,
+    delta_RD: Tensor,
+    gain_D: Tensor,
+    epsilon: float,
+    w_in: DenseLinear,
+    w_out: DenseLinear,
+    activation: str,
+) -> Tensor:
+    """Adds to delta, in place, the change that it makes of an MLP's output."""
+    given = (resid_mid_RD, pre_RF, delta_RD, gain_D, epsilon, w_in, w_out, activation)
+    return delta_RD.add_(mlp_delta(*given))
+
+
+def head_write(
+    delta_PCD: Tensor, rows: Tensor, delta_z_CHK: Tensor, heads: Tensor, w_o_HKD: Tensor
+) -> Tensor:
+    """Adds to variant rows[i] what the change of z of head heads[i] writes, in place."""
+    (_, C, D), (H, K, _) = delta_PCD.shape, w_o_HKD.shape
+    launch = triton_launch.write_launch(K)
+    if launch is None or not delta_PCD.is_contiguous():
+        return torch_ops.head_write(delta_PCD, rows, delta_z_CHK, heads, w_o_HKD)
+    order = rows.argsort(stable=True)
+    variant, counts = rows[order].unique_consecutive(return_counts=True)
+    first = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    sizes = launch.constants
+    blocks = triton.cdiv(C, sizes["CELLS"]) * triton.cdiv(D, sizes["COLUMNS"])
+    given = (delta_PCD, variant, first, heads[order], delta_z_CHK.contiguous())
+    given += (w_o_HKD.contiguous(), C, H, K, D)
+    launch_kernel(head_write_kernel, len(variant) * blocks, launch, *given, PRECISION="ieee")
+    return delta_PCD
+
+
+def attention_delta(
+    q_NTHK: Tensor,
+    k_NSHK: Tensor,
+    v_NSHK: Tensor,
+    delta_q: Tensor,
+    delta_k: Tensor,
+    delta_v: Tensor,
+    scale: float,
+    at_NT: Tensor | None = None,
+    changed_NC: Tensor | None = None,
+    table: Tensor | None = None,
+    sources: Tensor | None = None,
+    precision: str = "ieee",
+) -> Tensor:
+    """Change of z when q, k and v change; shapes as in the reference, one axis of variants or none.
+
+    With a source a row at a table's code c ≥ 0 is sources[c]; int16 where there are more than 127.
+    """
+    (N, T, H, K), S, C = q_NTHK.shape, k_NSHK.shape[1], delta_k.shape[-3]
+    launch = triton_launch.attention_launch(T, S, K)
+    if launch is None:
+        given = (q_NTHK, k_NSHK, v_NSHK, delta_q, delta_k, delta_v, scale, at_NT, changed_NC)
+        return torch_ops.attention_delta(*given, table, sources)
+    device, shape = delta_q.device, delta_q.shape
+    rows = [_together(t) for t in (q_NTHK, k_NSHK, v_NSHK)]
+    rows += [_together(t).reshape(-1, *t.shape[-4:]) for t in (delta_q, delta_k, delta_v)]
+    P = len(rows[3])
+    out = torch.empty(P, N, T, H, K, dtype=delta_q.dtype, device=device)
+    if at_NT is None:
+        at_NT = torch.arange(T, device=device).expand(N, T)
+    if changed_NC is None:
+        changed_NC = torch.arange(S, device=device).expand(N, S)
+    if table is None:
+        table = torch.full((1, 1, 1, 1), LIVE, dtype=torch.int8, device=device)
+    codes = table.reshape(-1, *table.shape[-3:]).expand(P, N, T, H)
+    sources = out if sources is None else _together(sources)
+    tensors = (*rows, at_NT.contiguous(), changed_NC.contiguous(), codes, sources, out)
+    # Every axis but that of columns, which the table has none of.
+    strides = [step for t in rows for step in t.stride()[:-1]]
+    strides += [*codes.stride(), *sources.stride()[:-1]]
+    programs, kernel = N * H * triton.cdiv(P, triton_launch.BLOCK), attention_delta_last
+    if T > 1:
+        programs, kernel = programs * triton.cdiv(T, triton_launch.BLOCK), attention_delta_queries
+    sizes = (N, P, H, T, S, C, K, scale)
+    launch_kernel(kernel, programs, launch, *tensors, *sizes, *strides, PRECISION=precision)
+    return out.view(shape)
+
+
+def _together(rows: Tensor) -> Tensor:
+    return rows if rows.stride(-1) == 1 else rows.contiguous()

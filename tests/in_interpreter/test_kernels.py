@@ -1,0 +1,135 @@
+"""Each Triton kernel in the interpreter against the definition in float64, on odd shapes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from compare import assert_close, normal
+
+from ioi_fast.kernels import reference, triton_ops
+
+SIZES = [3.0, 1e-1, 1e-3, 1e-5]
+
+
+def is_float(value: object) -> bool:
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+def check(op: str, *inputs: object, tolerance: float = 3e-6) -> None:
+    truth = getattr(reference, op)(*[x.double() if is_float(x) else x for x in inputs])
+    assert_close(getattr(triton_ops, op)(*inputs), truth, tolerance, what=op)
+
+
+@pytest.mark.parametrize("size", [1e4, *SIZES])
+@pytest.mark.parametrize("shape", [(3, 7, 11), (1, 5), (2, 1, 64), (2, 65), (1, 2, 768)])
+def test_layernorm_and_readout_delta(shape: tuple[int, ...], size: float) -> None:
+    x, gain = normal(*shape[-2:], seed=1) * 3 + 0.5, normal(shape[-1], seed=2)
+    delta = normal(*shape, seed=3, size=size)
+    check("layernorm_delta", x, delta, gain, 1e-5)
+    check("readout_delta", x, delta, gain, 1e-5, normal(*shape[-2:], seed=4), tolerance=1e-5)
+
+
+@pytest.mark.parametrize("left", [0.5, 1e-2, 0.0])
+def test_layernorm_delta_that_cancels_its_base(left: float) -> None:
+    base = (normal(5, 96, seed=2, size=8) * 64).round() / 64
+    rest = (normal(3, 5, 96, seed=1) * left * 8 * 4096).round() / 4096
+    check("layernorm_delta", base, rest - base, normal(96, seed=3), 1e-5, tolerance=5e-6)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_gelu_delta(size: float) -> None:
+    pre, delta = normal(5, 301, seed=4, size=2), normal(3, 5, 301, seed=5, size=size)
+    check("gelu_delta", pre, delta, "gelu_new")
+
+
+def test_gelu_delta_far_from_zero() -> None:
+    ends = torch.tensor([-300.0, -30.0, -9.0, -5.0, 0.0, 5.0, 9.0, 30.0, 300.0])
+    pre = ends.repeat_interleave(len(ends))[None]
+    check("gelu_delta", pre, (ends.repeat(len(ends)) - pre[0])[None], "gelu_new")
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("T", [1, 2, 15, 16, 17, 33])
+def test_attention_delta(T: int, size: float) -> None:
+    base = [normal(2, T, 3, 8, seed=seed, size=2) for seed in (6, 7, 8)]
+    delta = [normal(2, T, 3, 8, seed=seed, size=size) for seed in (9, 10, 11)]
+    check("attention_delta", *base, *delta, 8**-0.5, tolerance=5e-6)
+
+
+@pytest.mark.parametrize("P", [1, 16, 17, 40])
+@pytest.mark.parametrize("C", [1, 3])
+@pytest.mark.parametrize("T", [1, 2])
+def test_attention_delta_of_variants_with_private_keys(T: int, C: int, P: int) -> None:
+    """Variants share base keys and change some positions; an unused slot holds rubbish."""
+    N, S, H, K = 2, 7, 2, 8
+    base = [normal(N, length, H, K, seed=seed, size=2) for length, seed in ((T, 1), (S, 2), (S, 3))]
+    changed = torch.tensor([[6, 2, 4], [5, 1, -1]])[:, :C]
+    at = torch.tensor([[6, 3], [5, 2]])[:, :T]
+    delta = [normal(P, N, n, H, K, seed=s, size=0.1) for n, s in ((T, 4), (C, 5), (C, 6))]
+    truth = reference.attention_delta(*[x.double() for x in (*base, *delta)], 8**-0.5, at, changed)
+    for change in delta[1:]:
+        change[:, 1, 2:] = torch.nan  # the unused slot
+    got = triton_ops.attention_delta(*base, *delta, 8**-0.5, at, changed)
+    assert_close(got, truth, 5e-6)
+
+
+@pytest.mark.parametrize("size", [3.0, 1e-2])
+@pytest.mark.parametrize("K", [1, 16, 24])
+@pytest.mark.parametrize("T", [1, 15, 33])
+def test_attention_delta_by_a_table(T: int, K: int, size: float) -> None:
+    """Rows and heads that are computed, frozen, or taken from one of two sources."""
+    P, N, H = 4, 2, 3
+    base = [normal(N, T, H, K, seed=seed, size=2) for seed in (1, 2, 3)]
+    delta = [normal(P, N, T, H, K, seed=seed, size=size) for seed in (4, 5, 6)]
+    codes = torch.randint(-2, 2, (P, N, T, H), generator=torch.Generator().manual_seed(0))
+    codes[0], codes[1] = reference.LIVE, reference.FROZEN
+    codes[2, :, :, 1] = 1
+    sources = normal(2, N, T, H, K, seed=7)
+    where = (K**-0.5, None, None)
+    for table in (codes.char(), codes[3:].char(), codes.short()):
+        check("attention_delta", *base, *delta, *where, table, sources, tolerance=5e-6)
+
+
+@pytest.mark.parametrize("T", [1, 5])
+def test_strided_inputs(T: int) -> None:
+    """Slices of larger tensors whose gaps are NaN, as the engine hands them on."""
+    P, N, H, K = 3, 2, 2, 8
+
+    def inside(*shape: int, seed: int) -> torch.Tensor:
+        whole = torch.full((*shape[:-2], shape[-2] + 2, 2 * shape[-1]), torch.nan)
+        part = whole[..., 1:-1, : shape[-1]]
+        return part.copy_(normal(*shape, seed=seed))
+
+    base = [inside(N, T, H, K, seed=seed) for seed in (1, 2, 3)]
+    delta = [inside(P, N, T, H, K, seed=seed) for seed in (4, 5, 6)]
+    check("attention_delta", *base, *delta, 0.3, tolerance=5e-6)
+
+
+@pytest.mark.parametrize(("C", "D"), [(1, 5), (7, 11), (17, 70)])
+def test_head_write(C: int, D: int) -> None:
+    """Variants that hold one head, several or none, and a head that several variants hold."""
+    rows, heads = torch.tensor([0, 3, 1, 3, 3]), torch.tensor([2, 0, 0, 2, 1])
+    delta = normal(5, C, D, seed=11)
+    inputs = (rows, normal(C, 3, 5, seed=12), heads, normal(3, 5, D, seed=13))
+    truth = reference.head_write(
+        delta.double(), *[x.double() if is_float(x) else x for x in inputs]
+    )
+    out = triton_ops.head_write(delta.clone(), *inputs)
+    assert_close(out, truth, 3e-6)
+    assert torch.equal(out[[2, 4]], delta[[2, 4]])
+
+
+@pytest.mark.parametrize("R", [1, 5, 70])
+def test_mlp_in_delta(R: int) -> None:
+    pre, rows, weight = (
+        normal(5, 70, seed=2),
+        normal(R, 33, seed=3),
+        normal(33, 70, seed=1, size=0.2),
+    )
+    for index in (None, torch.arange(R).flip(0) % 5):
+        own = pre[torch.arange(R) % 5 if index is None else index].double()
+        truth = reference.gelu_delta(own, rows.double() @ weight.double(), "gelu_new")
+        assert_close(triton_ops.mlp_in_delta(pre, rows, weight, index), truth, 5e-6)
+        rounded = triton_ops.mlp_in_delta(pre, rows, weight, index, "rounded")
+        assert_close(rounded, truth, 6e-3)
+        assert not torch.allclose(rounded.double(), truth, rtol=1e-5)

@@ -1,0 +1,65 @@
+"""The watch over addresses catches what it should, and counts what kernels ask for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+from compare import normal
+from guarded_memory import OutOfBounds, guarded
+
+from ioi_fast.kernels import reference, triton_ops
+
+
+@triton.jit
+def copy_kernel(source, out, size, SHIFT: tl.constexpr, MASKED: tl.constexpr):
+    place = tl.arange(0, 16)
+    mask = (place < size) if MASKED else (place < 16)
+    tl.store(out + place, tl.load(source + place + SHIFT, mask=mask, other=0.0), mask=mask)
+
+
+def copy(shift: int, masked: bool) -> object:
+    source, out = torch.arange(12.0), torch.zeros(12)
+    with guarded(source=source, out=out) as traffic:
+        copy_kernel[(1,)](source, out, 12, SHIFT=shift, MASKED=masked)
+    assert torch.equal(source, out)
+    return traffic
+
+
+def test_bytes_of_a_copy() -> None:
+    traffic = copy(shift=0, masked=True)
+    assert +traffic.loaded == {"source": 48} and +traffic.stored == {"out": 48}
+
+
+@pytest.mark.parametrize(("shift", "masked"), [(1, True), (-1, True), (0, False)])
+def test_a_lane_outside_is_caught(shift: int, masked: bool) -> None:
+    with pytest.raises(Exception, match=r"OutOfBounds|lanes in no tensor") as caught:
+        copy(shift, masked)
+    causes, error = [], caught.value
+    while error is not None:
+        causes.append(type(error))
+        error = error.__cause__
+    assert OutOfBounds in causes
+
+
+def attention(table: torch.Tensor, launches: list, T: int) -> object:
+    P, N, H, K = table.shape[0], 1, table.shape[-1], 16
+    base = [normal(N, T, H, K, seed=seed) for seed in (1, 2, 3)]
+    delta = [normal(P, N, T, H, K, seed=seed) for seed in (4, 5, 6)]
+    launches.clear()
+    triton_ops.attention_delta(*base, *delta, 0.25, None, None, table)
+    ((_, traffic),) = launches
+    return traffic
+
+
+@pytest.mark.parametrize("T", [1, 16])
+def test_frozen_heads_move_nothing_but_the_table_and_their_zeros(T: int, launches: list) -> None:
+    frozen = torch.full((4, 1, T, 4), reference.FROZEN, dtype=torch.int8)
+    traffic = attention(frozen, launches, T)
+    assert set(+traffic.loaded) == {"table"} and set(+traffic.stored) == {"out"}
+    one = frozen.clone()
+    one[..., 2] = reference.LIVE
+    quarter, whole = attention(one, launches, T), attention(one * 0 - 1, launches, T)
+    for name in ("q", "k", "v", "delta_q", "delta_k", "delta_v"):
+        assert 4 * quarter.loaded[name] == whole.loaded[name] > 0, name
