@@ -69,7 +69,7 @@ def cpu(precision: str = "fp32") -> Ops:
     try:
         load_kernels()
     except BuildError as reason:
-        warnings.warn(f"ioi_fast runs without its C++ kernels, slower: {reason}", stacklevel=4)
+        warnings.warn(f"ioi_fast runs without its C++ kernels, slower: {reason}", stacklevel=5)
         table = plain_torch()
     else:
         table = Ops.of("cpu/c++", cpu_ops)
@@ -79,7 +79,7 @@ def cpu(precision: str = "fp32") -> Ops:
     if means == ROUNDED:
         warnings.warn(
             "this CPU has no bf16 arithmetic: ioi_fast rounds to bf16 and multiplies in fp32",
-            stacklevel=4,
+            stacklevel=5,
         )
     return in_bf16(table, means)
 
