@@ -80,7 +80,7 @@ def test_a_call_grows_by_what_its_plan_says(kind: str) -> None:
         check=True,
     )
     grown, planned = json.loads(run.stdout)
-    # The system takes pages from a process, and gives them back, when it likes: the middle of three.
+    # The system takes pages from a process, and gives them back, when it likes: the middle one.
     share = planned / sorted(grown)[1]
     said = f"plan {planned / MEGABYTE:.1f} MB, grown {[g / MEGABYTE for g in grown]}: {share:.3f}"
     print(f"{kind}: {said}")
