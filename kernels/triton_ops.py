@@ -28,7 +28,7 @@ _TANH_FORMS = ("gelu_new", "gelu_pytorch_tanh")
 
 linear = DenseLinear
 mlp = torch_ops.mlp  # runs are few rows: their products are the library's
-workspace = nullcontext
+workspace = nullcontext  # memory is torch's
 
 
 def launch_kernel(
@@ -126,18 +126,10 @@ def mlp_delta(
 
 
 def add_mlp_delta(
-    resid_mid_RD: Tensor,
-    pre_RF: Tensor,
-    delta_RD: Tensor,
-    gain_D: Tensor,
-    epsilon: float,
-    w_in: DenseLinear,
-    w_out: DenseLinear,
-    activation: str,
+    resid_mid_RD: Tensor, pre_RF: Tensor, delta_RD: Tensor, *weights: object
 ) -> Tensor:
-    """Adds to delta, in place, the change that it makes of an MLP's output."""
-    given = (resid_mid_RD, pre_RF, delta_RD, gain_D, epsilon, w_in, w_out, activation)
-    return delta_RD.add_(mlp_delta(*given))
+    """Adds to delta, in place, what `mlp_delta` gives."""
+    return delta_RD.add_(mlp_delta(resid_mid_RD, pre_RF, delta_RD, *weights))
 
 
 def head_write(

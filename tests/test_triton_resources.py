@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.util import find_spec
 
 import pytest
@@ -51,14 +52,14 @@ SPILLS = {
 @pytest.mark.parametrize("case", list(cases()), ids=lambda case: case.name)
 def test_every_tile(case: Case, target: str, request: pytest.FixtureRequest) -> None:
     if (case.name, target) in SPILLS:
-        request.applymarker(pytest.mark.xfail(raises=AssertionError, strict=True))
+        request.applymarker(
+            pytest.mark.xfail(raises=AssertionError, strict=True, reason="spills registers")
+        )
     check(case, target)
 
 
 def test_a_kernel_that_spills_is_seen(monkeypatch) -> None:
     """More variants than registers hold."""
-    from dataclasses import replace
-
     wide = next(case for case in cases() if case.kernel.__name__ == "attention_delta_queries")
     launch = kernel_resources.Launch(
         (("VARIANTS", 16), ("KEYS", 64), ("WIDTH", 128), ("QUERIES", 64), ("SLOTS", 64)), 4
