@@ -25,27 +25,35 @@ def block_bytes(plan: PathPlan, prompts: Sequence[Prompt], variants: int) -> int
     """Peak of one block: what is kept, and the larger of its runs, its wave and what follows."""
     config, n, vocabulary = plan.config, len(prompts), plan.vocabulary
     tokens = n * (max(prompt.end for prompt in prompts) + 1)
+    one = memory.one_run(config, tokens)
     if not plan.variants or not prompts[0].live:
-        logits = memory.base_logits(config, vocabulary, n)
-        return memory.in_bytes(0, memory.one_run(config, tokens), reruns=logits)
-    D, K = config.n_embd, config.d_head
+        return memory.in_bytes(one, memory.base_logits(config, vocabulary, n))
+    D, K, L = config.n_embd, config.d_head, config.n_layer
     new_rows, cells = sum(p.new_rows for p in prompts), sum(plan.cells(p) for p in prompts)
-    kept = memory.for_waves(config, cells, min(config.n_layer, plan.new_until[0] + 1))
-    runs = memory.both_runs(config, tokens, new_rows, prompts[0].aligned)
-    kept += memory.base_logits(config, vocabulary, n)
+    after, new_layers = memory.Cells.of([plan.after(p) for p in prompts]), plan.new_until[0] + 1
+
+    def kept(layers: int) -> int:
+        read = memory.for_waves(config, layers, cells, new_layers)
+        if plan.from_layer is None:
+            return read
+        return read + memory.for_reruns(config, layers, plan.from_layer, tokens, after)
+
+    both = memory.both_runs(config, tokens, new_rows, prompts[0].aligned)
+    runs = memory.runs_beside(kept, new_layers, both, one, L)
+    everything = kept(L) + memory.base_logits(config, vocabulary, n)
     wave, reads = variants * cells * D, memory.reading(config, vocabulary, variants * n)
     if plan.from_layer is None:
-        return memory.in_bytes(kept, runs, wave + reads)
-    after = sum(plan.after(p) for p in prompts)
-    kept += memory.for_reruns(config, plan.from_layer, tokens, after, n)
+        return memory.in_bytes(runs, everything + wave + reads)
     read = [D if r.site == "mlp_in" else K for r in plan.receivers or ()]
-    kept += variants * cells * sum(read)
+    everything += variants * cells * sum(read)
     if K in read:
         wave *= 2  # the same once more, normalised
-    rows = min(variants, tile_variants(after)) * after
+    tile = min(variants, tile_variants(after.rows))
     # Beside a tile is what came of those before it, which is then read.
-    rerun = variants * n * D + max(memory.reruns(config, tokens, rows), reads)
-    return memory.in_bytes(kept, runs, wave, rerun)
+    rerun = variants * n * D + max(
+        memory.reruns(config, tile * after.rows, tile * after.slots), reads
+    )
+    return memory.in_bytes(runs, everything + max(wave, rerun))
 
 
 def tile_variants(rows: int) -> int:

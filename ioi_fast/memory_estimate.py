@@ -6,6 +6,9 @@ model, so that their number a row is counted here once.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
 from ioi_fast.config import GPT2Config
 
 FLOAT = 4
@@ -29,10 +32,11 @@ def both_runs(config: GPT2Config, rows: int, new_rows: int, aligned: bool) -> in
     return one_run(config, rows) + new
 
 
-def reruns(config: GPT2Config, tokens: int, rows: int) -> int:
-    """A layer of reruns: δ before and after the attention, of q, k and v by rows and by tokens, or
-    of what goes in and out of the MLP; and q, k and v of the base."""
-    return (7 * rows + 3 * tokens) * config.n_embd
+def reruns(config: GPT2Config, rows: int, slots: int) -> int:
+    """A layer of reruns: δ before it and of what is overwritten there, LayerNorm's, q, k and v, or
+    what goes in and out of the MLP. Where prompts have unlike many rows, q, k and v by slots too.
+    """
+    return max(6 * rows, 4 * rows + 3 * slots if slots > rows else 0) * config.n_embd
 
 
 def heads_of_circuit(config: GPT2Config, heads: int) -> int:
@@ -40,19 +44,49 @@ def heads_of_circuit(config: GPT2Config, heads: int) -> int:
     return 4 * heads * config.n_embd * config.d_head
 
 
-def for_waves(config: GPT2Config, cells: int, new_layers: int) -> int:
-    """What waves read of both runs: residuals and the MLP's inner input, and what new changes."""
-    D, L = config.n_embd, config.n_layer
-    return cells * (L * (2 * D + config.d_mlp) + new_layers * 2 * D)
+def for_waves(config: GPT2Config, layers: int, cells: int, new_layers: int) -> int:
+    """What waves read of the first layers of both runs: residuals and the MLP's inner input, and
+    what new changes in those that it runs through."""
+    D = config.n_embd
+    return cells * (layers * (2 * D + config.d_mlp) + min(layers, new_layers) * 2 * D)
 
 
-def for_reruns(config: GPT2Config, first: int, tokens: int, rows: int, prompts: int) -> int:
-    """What reruns read of the original run's layers from the first on: q, k and v of all tokens,
-    residuals and the MLP's inner input of the rows that can differ; at the end that of END."""
-    D, F = config.n_embd, config.d_mlp
-    whole = rows * (2 * D + F) + 3 * tokens * D
-    last = rows * D + 2 * tokens * D + prompts * (2 * D + F)
-    return max(0, config.n_layer - 1 - first) * whole + last
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """The tokens of some prompts at which a rerun can differ."""
+
+    rows: int  # all of them
+    prompts: int
+    widest: int  # of one prompt
+    aligned: bool  # whether they follow one another from the same token on in all prompts
+
+    @classmethod
+    def of(cls, cells: Sequence[Sequence[int]]) -> Cells:
+        """From the tokens of each prompt, ascending."""
+        first = cells[0][0]
+        aligned = all(own[0] == first and own[-1] == first + len(own) - 1 for own in cells)
+        return cls(sum(map(len, cells)), len(cells), max(map(len, cells)), aligned)
+
+    @property
+    def slots(self) -> int:
+        """Of prompts that are all as wide as the widest."""
+        return self.prompts * self.widest
+
+
+def for_reruns(config: GPT2Config, layers: int, first: int, tokens: int, cells: Cells) -> int:
+    """What reruns from a layer on read of the first layers of the original run: q, k and v of all
+    tokens, residuals and the MLP's inner input of the rows that can differ; at the end END's."""
+    D, F, last = config.n_embd, config.d_mlp, config.n_layer - 1
+    whole = cells.rows * (2 * D + F) + 3 * tokens * D
+    whole += 0 if cells.aligned else cells.slots * D  # queries by slots
+    at_end = cells.rows * D + 2 * tokens * D + cells.prompts * (2 * D + F)
+    return max(0, min(layers, last) - first) * whole + (at_end if layers > last else 0)
+
+
+def runs_beside(kept: Callable[[int], int], new_layers: int, both: int, one: int, L: int) -> int:
+    """The largest layer of the runs beside what is kept of the layers up to it: the last one that
+    both go through, or the last that orig goes through on all tokens."""
+    return max(kept(new_layers) + both, kept(L - 1) + one)
 
 
 def base_logits(config: GPT2Config, vocabulary: bool, prompts: int) -> int:
@@ -68,10 +102,10 @@ def reading(config: GPT2Config, vocabulary: bool, rows: int) -> int:
     return config.vocab_size * (rows + _READING_TENSORS * min(rows, READING_ROWS))
 
 
-def in_bytes(kept: int, runs: int, wave: int = 0, reruns: int = 0) -> int:
-    """The peak of a block: what is kept, and the largest phase beside it.
+def in_bytes(*phases: int) -> int:
+    """The peak of a block: its largest phase, with what is kept beside it.
 
     With the C++ kernels that is what the process grows by (kernels/cpu/workspace_ops.cpp). Without
     them the C library keeps freed pieces that fit nothing that follows: up to twice as much.
     """
-    return FLOAT * (kept + max(runs, wave, reruns)) + BESIDE
+    return FLOAT * max(phases) + BESIDE

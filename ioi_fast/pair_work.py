@@ -67,9 +67,9 @@ class PairPlan:
         """Patched cells of a prompt that can differ."""
         return prompt.at + 1 - prompt.first_changed if self.everywhere else 1
 
-    def after(self, prompt: Prompt) -> int:
+    def after(self, prompt: Prompt) -> range:
         """Tokens of a prompt on which what follows a receiver is recomputed."""
-        return prompt.end + 1 - (prompt.first_changed if self.everywhere else prompt.at)
+        return range(prompt.first_changed if self.everywhere else prompt.at, prompt.end + 1)
 
     def together(self, cells: int) -> int:
         """Variants of one rerun on so many cells."""
@@ -109,7 +109,7 @@ class PairPlan:
         """Rows and FLOPs of the reruns in a layer: those that begin in it, and earlier ones."""
         config, live = self.config, self.live
         D, F, K = config.n_embd, config.d_mlp, config.d_head
-        rows = sum(self.after(prompt) for prompt in live)
+        rows = sum(len(self.after(prompt)) for prompt in live)
         out = len(live) if last else rows
         begun = sum(self.pairs(earlier) for earlier in range(layer))
         flops = begun * run_flops(config, last, rows, len(live))
@@ -147,22 +147,34 @@ class PairPlan:
         config, prompts = self.config, [self.prompts[i] for i in block]
         D, L, n = config.n_embd, config.n_layer, len(prompts)
         tokens = n * (max(prompt.end for prompt in prompts) + 1)
-        logits = memory.base_logits(config, self.vocabulary, n)
+        one, logits = (
+            memory.one_run(config, tokens),
+            memory.base_logits(config, self.vocabulary, n),
+        )
         if not prompts[0].live or L == 1:
-            return memory.in_bytes(0, memory.one_run(config, tokens), reruns=logits)
-        cells, after = (sum(map(count, prompts)) for count in (self.cells, self.after))
-        kept = memory.for_waves(config, cells, L - 1) + logits
-        kept += memory.for_reruns(config, 1, tokens, after, n)
+            return memory.in_bytes(one, logits)
+        cells, after = (
+            sum(map(self.cells, prompts)),
+            memory.Cells.of(list(map(self.after, prompts))),
+        )
         new_rows = sum(prompt.new_rows for prompt in prompts)
-        runs = memory.both_runs(config, tokens, new_rows, prompts[0].aligned)
-        # Every sender's change, and those of earlier layers as a layer's heads read them. The last
-        # layer that is rerun on all rows follows the receivers of the layer before it.
-        senders, last = len(self.variants) * cells * D, max(1, L - 3)
-        read = last * config.n_head * cells * D
-        rows = self.together(after)
-        reads = memory.reading(config, self.vocabulary, rows * n)
-        rerun = memory.reruns(config, tokens, rows * after)
-        return memory.in_bytes(kept, runs, senders * 2, senders + read + max(rerun, reads))
+
+        def kept(layers: int) -> int:
+            read = memory.for_waves(config, layers, cells, L - 1)
+            return read + memory.for_reruns(config, layers, 1, tokens, after)
+
+        both = memory.both_runs(config, tokens, new_rows, prompts[0].aligned)
+        runs = memory.runs_beside(kept, L - 1, both, one, L)
+        # Every sender's change, those of earlier layers as a layer's heads read them, and a rerun
+        # from there: later layers read more, the last one is rerun with few queries, at END.
+        layer_read = config.n_head * cells * D
+        senders, tile = len(self.variants) * cells * D, self.together(after.rows)
+        rerun = memory.reruns(config, tile * after.rows, tile * after.slots)
+        steps = ((L - 3, rerun), (L - 2, 5 * rerun // 6), (L - 1, rerun // 3))
+        follows = max(layer * layer_read + most for layer, most in steps if layer > 0)
+        reads = (L - 1) * layer_read + memory.reading(config, self.vocabulary, tile * n)
+        phases = (senders * 2, senders + follows, senders + reads)
+        return memory.in_bytes(runs, kept(L) + logits + max(phases))
 
     def __str__(self) -> str:
         L, H = self.config.n_layer, self.config.n_head

@@ -84,9 +84,9 @@ class PathPlan:
         """Patched cells of a prompt that can differ."""
         return prompt.at + 1 - prompt.first_changed if self.everywhere else 1
 
-    def after(self, prompt: Prompt) -> int:
+    def after(self, prompt: Prompt) -> range:
         """Tokens of a prompt on which what follows the receivers is recomputed."""
-        return prompt.end + 1 - (prompt.first_changed if self.everywhere else prompt.at)
+        return range(prompt.first_changed if self.everywhere else prompt.at, prompt.end + 1)
 
     def active(self, layer: int) -> int:
         """Variants whose difference goes through the MLP of a layer in the first phase."""
@@ -138,7 +138,7 @@ class PathPlan:
         begun = sum(variant.reaches < layer for variant in self.variants)
         starting = [variant for variant in self.variants if variant.reaches == layer]
         at_end = layer == config.n_layer - 1
-        rows = sum(self.after(prompt) for prompt in live)
+        rows = sum(len(self.after(prompt)) for prompt in live)
         out = len(live) if at_end else rows
         flops += begun * run_flops(config, at_end, rows, len(live))
         changed = len({r.node for r in heads})

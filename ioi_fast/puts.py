@@ -60,17 +60,11 @@ Puts = Mapping[Site, Sequence[Put]]
 HeadTable = tuple[Tensor | None, Tensor | None]
 
 
-def head_table(
-    puts: Sequence[Put], begun: int, shape: tuple[int, ...], tail: Tail, at_end: bool
-) -> HeadTable:
-    """What is put at z of a shape [P, M or N, H, K], each for all variants; the last one holds.
-
-    Variants from `begun` on do not change where nothing is put.
-    """
-    if not puts and begun == shape[0]:
+def head_table(puts: Sequence[Put], shape: tuple[int, ...], tail: Tail, at_end: bool) -> HeadTable:
+    """What is put at z of a shape [P, M or N, H, K], each for all variants; the last one holds."""
+    if not puts:
         return None, None
     codes = torch.full(shape[:3], LIVE, dtype=torch.int8)
-    codes[begun:] = FROZEN
     values: list[Tensor] = []
     for put in puts:
         codes.masked_fill_(put.where, FROZEN if put.value is None else len(values))

@@ -18,7 +18,7 @@ from ioi_fast.mlp import add_mlp_delta, mlp_delta
 from ioi_fast.model import GPT2
 from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
-from ioi_fast.puts import HeadTable, Put, Puts, head_table
+from ioi_fast.puts import Put, Puts, head_table
 from ioi_fast.tail import LayerBase, Tail, live_rows, of_heads
 
 # When a variant begins to differ: (layer, 0) as the layer begins, (layer, 1) inside it.
@@ -195,10 +195,22 @@ class LayerRun:
         heads = torch.tensor(self.heads())
         if not len(heads):
             return None, heads
-        if self.begun or any(self.puts.get(site) for site in "qkv"):
-            return self._saw("z", self._mixed(delta, heads)), heads
+        puts, mixed = list(self._puts_of("z", heads=heads)), self._mixing(len(delta))
+        if mixed == len(delta):
+            return self._saw("z", self._mixed(delta, heads, puts)), heads
         shape = (*self._ends(delta).shape[:2], len(heads), self.rerun.model.config.d_head)
-        return self._put("z", delta.new_zeros(shape), heads=heads), heads
+        delta_z = delta.new_zeros(shape)
+        if mixed:
+            some = slice(mixed)
+            delta_z[some] = self._mixed(delta[some], heads, [put.variants(some) for put in puts])
+        for put in puts:
+            some = slice(mixed, None)
+            delta_z[some] = put.variants(some).onto(delta_z[some])
+        return self._saw("z", delta_z), heads
+
+    def _mixing(self, variants: int) -> int:
+        """The variants whose attention differs; of others z changes where it is overwritten."""
+        return variants if any(self.puts.get(site) for site in "qkv") else self.begun
 
     def heads(self) -> list[int]:
         """Heads that can differ: those overwritten and, once a variant has begun, all live ones."""
@@ -209,8 +221,8 @@ class LayerRun:
         begun = live[self.layer] if self.begun and live is not None else ()
         return sorted({head for heads in named for head in heads} | set(begun))
 
-    def _mixed(self, delta: Tensor, heads: Tensor) -> Tensor:
-        """Change of z by rows, [P, M or N, heads, K]."""
+    def _mixed(self, delta: Tensor, heads: Tensor, puts: Sequence[Put]) -> Tensor:
+        """Change of z by rows, with what is put there, [P, M or N, heads, K]."""
         run, tail = self.rerun, self.rerun.tail
         base, shape = run.layers[self.layer], (len(heads), run.model.config.d_head)
         dq, dk, dv = self._projections(delta, heads)
@@ -220,8 +232,8 @@ class LayerRun:
             for site, rows in (("k", dk), ("v", dv))
         )
         dq = dq.flatten(2)[:, :, None] if self.at_end else tail.slots(dq.flatten(2))
-        puts = list(self._puts_of("z", heads=heads))
-        table = self._table(puts, (*self._ends(delta).shape[:2], *shape))
+        instead = [put for put in puts if not put.added]
+        table = head_table(instead, (*self._ends(delta).shape[:2], *shape), tail, self.at_end)
         delta_z = run.ops.attention_delta(
             *(of_heads(rows, heads) for rows in (base.q, base.k, base.v)),
             *(slots.unflatten(-1, shape) for slots in (dq, dk, dv)),
@@ -235,12 +247,6 @@ class LayerRun:
         for put in puts:
             rows = put.onto(rows) if put.added else rows
         return rows
-
-    def _table(self, puts: Sequence[Put], shape: tuple[int, ...]) -> HeadTable:
-        """What takes the place of z of this shape, by rows, where it is not computed."""
-        instead = [put for put in puts if not put.added]
-        changed = self.begun if not any(self.puts.get(site) for site in "qkv") else shape[0]
-        return head_table(instead, changed, shape, self.rerun.tail, self.at_end)
 
     def _projections(self, delta: Tensor, heads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Changes of q [P, M or N, heads, K], k and v [P, M, heads, K] before overwriting."""

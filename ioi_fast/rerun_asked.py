@@ -16,7 +16,8 @@ from ioi_fast.new_run import first_changed
 from ioi_fast.positions import Position, role_position
 from ioi_fast.prompts import PromptPairs
 from ioi_fast.readout import needs_vocabulary
-from ioi_fast.rerun_work import Change, RerunPlan, RerunPrompt, plan_reruns
+from ioi_fast.rerun_variants import Change, RerunPrompt
+from ioi_fast.rerun_work import RerunPlan, plan_reruns
 from ioi_fast.sites import Head, Node, Sender
 
 

@@ -22,7 +22,7 @@ from ioi_fast.readout import read_out
 from ioi_fast.reference_backend import Outcome
 from ioi_fast.rerun import Rerun
 from ioi_fast.rerun_asked import Asked
-from ioi_fast.rerun_work import RerunVariant, shared_states
+from ioi_fast.rerun_variants import RerunVariant, shared_states
 from ioi_fast.sources import Means, Sources, clean_run_of_new, mean_tables, site_of
 from ioi_fast.tail import LayerBase, Tail
 

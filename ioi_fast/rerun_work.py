@@ -1,4 +1,4 @@
-"""What ablations and activation patches ask of reruns, in integers: changes, cells, blocks, FLOPs.
+"""What ablations and activation patches ask of reruns, in integers: cells, blocks, FLOPs, memory.
 
 Pure Python, no torch. Both are the same work: sites take other values and all that follows is
 recomputed (paper section 6). Variants that change the same up to some layer share it.
@@ -15,6 +15,7 @@ from ioi_fast import memory_estimate as memory
 from ioi_fast.blocks import prompt_blocks
 from ioi_fast.config import GPT2Config
 from ioi_fast.rerun_flops import FlopCount
+from ioi_fast.rerun_variants import Change, RerunPrompt, RerunVariant, shared_states
 from ioi_fast.sites import Head
 from ioi_fast.work import Prompt, run_flops
 
@@ -23,77 +24,6 @@ from ioi_fast.work import Prompt, run_flops
 ROWS_TOGETHER = 2048
 # Tokens of a block of prompts, whose layers are all kept.
 TOKENS_KEPT = 512
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Change:
-    """One site that takes another value at a position, which stands here by its name."""
-
-    layer: int
-    site: str
-    head: int  # −1 where the site belongs to no head
-    position: str
-
-    @property
-    def start(self) -> tuple[int, int]:
-        """When a variant with this begins to differ: (layer, 0) before the layer's attention."""
-        return (self.layer, 0 if self.site == "resid_pre" else 1)
-
-
-@dataclass(frozen=True, slots=True)
-class RerunVariant:
-    """What one variant of the call changes, in order, and its place in the caller's order."""
-
-    index: int
-    changes: tuple[Change, ...]
-
-    @property
-    def start(self) -> tuple[int, int]:
-        """When it begins to differ."""
-        return min(change.start for change in self.changes)
-
-    def at(self, layer: int) -> tuple[Change, ...]:
-        """What it changes in a layer."""
-        return tuple(change for change in self.changes if change.layer == layer)
-
-
-@dataclass(frozen=True, slots=True)
-class RerunPrompt:
-    """What the plan needs to know of a prompt: its END, the last token of either run, and the token
-    of each named position, −1 for all tokens."""
-
-    end: int
-    last: int
-    at: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class LayerStates:
-    """The different states of some variants after a layer: which state of the layer before each
-    goes on from, and a variant that has it."""
-
-    parents: tuple[int, ...]
-    variants: tuple[int, ...]
-
-
-def shared_states(
-    variants: Sequence[RerunVariant], n_layer: int
-) -> tuple[list[LayerStates], list[int]]:
-    """States by layer, and the last state of each variant; before layer 0 there is one."""
-    state = [0] * len(variants)
-    layers = []
-    for layer in range(n_layer):
-        found: dict[tuple, int] = {}
-        parents, first = [], []
-        for row, variant in enumerate(variants):
-            key = (state[row], variant.at(layer))
-            if key not in found:
-                found[key] = len(found)
-                parents.append(state[row])
-                first.append(row)
-            state[row] = found[key]
-        layers.append(LayerStates(tuple(parents), tuple(first)))
-    return layers, state
 
 
 @dataclass(frozen=True)
@@ -236,16 +166,20 @@ class RerunPlan:
         elif self.source == "new":
             runs = memory.both_runs(config, tokens, new, self.roles is None)
         if not self.variants:
-            return memory.in_bytes(means, runs)
-        cells = sum(len(self.cells(prompt)) for prompt in prompts)
-        kept = memory.for_reruns(config, self.first_layer, tokens, cells, n)
-        kept += means + len(self.changes) * cells * D
-        together = min(len(self.variants), self.variants_together(cells))
-        kept += memory.heads_of_circuit(config, len(self.roles or ()))
-        rerun = memory.reruns(config, tokens, together * cells)
-        kept += memory.base_logits(config, self.vocabulary, n)
+            return memory.in_bytes(means + runs)
+        cells = memory.Cells.of([self.cells(prompt) for prompt in prompts])
+        values = means + len(self.changes) * cells.rows * D
+
+        def kept(layers: int) -> int:
+            return values + memory.for_reruns(config, layers, self.first_layer, tokens, cells)
+
+        together = min(len(self.variants), self.variants_together(cells.rows))
+        rerun = memory.reruns(config, together * cells.rows, together * cells.slots)
         reads = memory.reading(config, self.vocabulary, together * n)
-        return memory.in_bytes(kept, runs, reruns=max(rerun, reads))
+        beside = memory.heads_of_circuit(config, len(self.roles or ()))
+        beside += memory.base_logits(config, self.vocabulary, n)
+        L = config.n_layer
+        return memory.in_bytes(kept(L - 1) + runs, kept(L) + beside + max(rerun, reads))
 
     def __str__(self) -> str:
         base = "the model" if self.roles is None else f"a circuit of {len(self.roles)} heads"
@@ -289,7 +223,7 @@ def plan_reruns(
         for index, changes in enumerate(variants)
         if changes
     ]
-    live.sort(key=lambda variant: (variant.start, _path(variant)))
+    live.sort(key=lambda variant: (variant.start, variant.path))
     T = max(prompt.last for prompt in prompts) + 1
     size = max(1, min(len(prompts), TOKENS_KEPT // T))
     lengths = [Prompt(prompt.last, prompt.last, 0, True) for prompt in prompts]
@@ -317,10 +251,3 @@ def plan_reruns(
         size = (size + 1) // 2
         whole = replace(whole, prompt_blocks=prompt_blocks(lengths, size), rows_together=rows)
     return whole
-
-
-def _path(variant: RerunVariant) -> tuple:
-    """What it changes layer by layer; a layer without changes comes after one with any."""
-    last = max(change.layer for change in variant.changes)
-    layers = [variant.at(layer) for layer in range(last + 1)]
-    return tuple((0, changes) if changes else (1,) for changes in layers)

@@ -116,10 +116,12 @@ class Tail:
         """Queries by slots, [N, T', H, K]; END's alone if the layer has no others."""
         if state.at_end:
             return state.q
-        width = self.at.shape[1]
-        first = int(self.at[0, 0])
-        if torch.equal(self.at, torch.arange(first, first + width).expand_as(self.at)):
-            return state.q[:, first : first + width]
+        width, first = self.at.shape[1], int(self.at[0, 0])
+        # Slots that a prompt leaves free may have anything: they come last.
+        if first + width <= state.q.shape[1]:
+            together = torch.arange(first, first + width)
+            if ((self.at == together) | (self.at < 0)).all():
+                return state.q[:, first : first + width]
         return state.q[torch.arange(len(self.end))[:, None], self.at.clamp(min=0)]
 
 

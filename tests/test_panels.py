@@ -41,6 +41,20 @@ def test_panel_linear(K: int, out: int, dtype: torch.dtype, rows: int, threads: 
     assert packed(x).is_contiguous() and packed(x[:0]).shape == (0, out)
 
 
+@pytest.mark.parametrize("bits", [0x7FFFFFFF, 0x7FC00000, 0x7F800001, -1, 0x7F800000, 0x7F7FFFFF])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_no_number_stays_so(dtype: torch.dtype, bits: int) -> None:
+    """Rounded by its bits alone, a NaN of many ones would become zero."""
+    load_kernels()
+    if not usable(dtype):
+        pytest.skip("no bf16 panels here")
+    x = torch.tensor([[bits, 0]], dtype=torch.int32).view(torch.float32)
+    weight = torch.tensor([[1.0], [0.5]])
+    out = PanelLinear(weight.to(dtype), None).delta(x)
+    assert torch.equal(out.isnan(), x[:, :1].isnan())
+    assert out.isnan().all() or out.item() == x[0, 0].to(dtype).float().item()
+
+
 @pytest.mark.parametrize("size", [1e3, 3.0, 1e-2, 1e-5])
 @pytest.mark.parametrize("activation", ["gelu_new", "gelu", "relu"])
 @pytest.mark.parametrize(

@@ -31,16 +31,14 @@ def random_puts(rows: int, generator: torch.Generator) -> list[Put]:
 
 @pytest.mark.parametrize("at_end", [False, True])
 @pytest.mark.parametrize("ends", [[6, 6, 6], [6, 3, 5]], ids=["alike", "ragged"])
-@pytest.mark.parametrize("begun", [0, 2, P])
-def test_the_last_of_overlapping_puts_holds(ends: list[int], at_end: bool, begun: int) -> None:
+def test_the_last_of_overlapping_puts_holds(ends: list[int], at_end: bool) -> None:
     generator, tail = torch.Generator().manual_seed(0), tail_of(ends, first=1)
     rows = len(ends) if at_end else len(tail.in_orig)
     own, puts = torch.randn(P, rows, H, K, generator=generator), random_puts(rows, generator)
-    codes, sources = head_table(puts, begun, own.shape, tail, at_end)
+    codes, sources = head_table(puts, own.shape, tail, at_end)
     slots = own[:, :, None] if at_end else tail.slots(own.flatten(2)).unflatten(-1, (H, K))
     found = by_table(slots, codes, sources)
     found = found[:, :, 0] if at_end else tail.rows(found.flatten(-2)).unflatten(-1, (H, K))
-    own[begun:] = 0
     for put in puts:
         own = put.onto(own)
     assert torch.equal(found, own)
@@ -50,14 +48,14 @@ def test_slots_without_a_token_are_not_computed() -> None:
     tail = tail_of([6, 3], first=1)
     rows = len(tail.in_orig)
     puts = [Put(torch.zeros(1, rows, H, dtype=torch.bool), torch.ones(1, rows, H, K))]
-    codes, _ = head_table(puts, P, (P, rows, H, K), tail, False)
+    codes, _ = head_table(puts, (P, rows, H, K), tail, False)
     assert bool((codes[:, tail.at < 0] == FROZEN).all())
     assert not bool((codes[:, tail.at >= 0] == FROZEN).any())
 
 
-def test_nothing_put_and_all_begun_needs_no_table() -> None:
+def test_nothing_put_needs_no_table() -> None:
     tail = tail_of([6, 3], first=1)
-    assert head_table([], P, (P, len(tail.in_orig), H, K), tail, False) == (None, None)
+    assert head_table([], (P, len(tail.in_orig), H, K), tail, False) == (None, None)
 
 
 def test_parts_of_a_put_keep_what_stands_for_all() -> None:

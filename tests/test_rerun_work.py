@@ -12,14 +12,8 @@ from small_models import ragged_pairs, shifted_pairs, tiny_model
 
 from ioi_fast import Circuit, GPT2Config, ablate, activation_patch, explain
 from ioi_fast.ops import Ops
-from ioi_fast.rerun_work import (
-    Change,
-    RerunPlan,
-    RerunPrompt,
-    RerunVariant,
-    plan_reruns,
-    shared_states,
-)
+from ioi_fast.rerun_variants import Change, RerunPrompt, RerunVariant, shared_states
+from ioi_fast.rerun_work import RerunPlan, plan_reruns
 from ioi_fast.sites import Head
 
 SMALL = GPT2Config(n_layer=3, n_head=2, n_embd=8, n_inner=16, vocab_size=50, n_positions=16)

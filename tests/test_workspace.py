@@ -71,6 +71,18 @@ def test_no_more_is_mapped_than_the_tensors_own_peak() -> None:
 
 
 @needs_proc
+def test_pages_within_that_peak_are_kept_for_the_next_tensor() -> None:
+    before = resident()
+    with cpu_ops.workspace():
+        held = [megabytes(size) for size in (8, 1, 1)]
+        del held
+        nine = megabytes(9)
+        kept = resident() - before
+        assert float(nine[-1]) == 1.0
+    assert 9.5 < kept < 11, f"{kept:.1f} MB for 10"
+
+
+@needs_proc
 def test_tensors_outlive_it_and_their_pages_go_back() -> None:
     with cpu_ops.workspace():
         tensor = megabytes(8)
