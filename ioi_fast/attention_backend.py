@@ -10,17 +10,19 @@ from torch import Tensor
 
 from ioi_fast.base import CleanRun, Grid, LayerState, tiles
 from ioi_fast.blocks import TOKENS_PER_BLOCK
-from ioi_fast.interventions import PathPatch
+from ioi_fast.interventions import KnockOut
 from ioi_fast.kernels import reference
 from ioi_fast.knock_outs import KnockOuts, knock_out_means
 from ioi_fast.model import GPT2
 from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
+from ioi_fast.placement import here, on_host, pairs_here
+from ioi_fast.plan import PathPlan
 from ioi_fast.prompts import PromptPairs
 from ioi_fast.puts import Put, Site
 from ioi_fast.rerun import LayerRun, Rerun
 from ioi_fast.sites import Head
-from ioi_fast.wave_backend import first_phase, plan
+from ioi_fast.wave_backend import first_phase
 
 
 @torch.no_grad()
@@ -29,28 +31,33 @@ def attention(model: GPT2, pairs: PromptPairs, heads: Sequence[Head], run: str, 
     tokens, end = (pairs.orig, pairs.end) if run == "orig" else (pairs.new, pairs.new_end)
     found = _Patterns.of(heads, tokens)
     for some in tiles(len(tokens), max(1, TOKENS_PER_BLOCK // tokens.shape[1])):
-        grid = Grid.of(torch.zeros_like(end[some]), end[some], tokens.shape[1])
+        last = here(end[some])
+        grid = Grid.of(torch.zeros_like(last), last, tokens.shape[1])
         clean = CleanRun(model, Packed.of(model, ops.exact), ops.exact, grid)
-        _walk(clean, tokens[some], found, torch.arange(len(tokens))[some])
+        _walk(clean, here(tokens[some]), found, on_host(range(len(tokens))[some]))
     return found.patterns
 
 
 @torch.no_grad()
 def attention_after(
-    model: GPT2, pairs: PromptPairs, heads: Sequence[Head], patch: PathPatch, ops: Ops
+    model: GPT2,
+    pairs: PromptPairs,
+    heads: Sequence[Head],
+    work: PathPlan,
+    knock_out: KnockOut,
+    ops: Ops,
 ) -> Tensor:
     """Patterns of heads in the last phase of a path patch with one sender, [S, N, T, T]."""
     exact, found = ops.exact, _Patterns.of(heads, pairs.orig)
     runs = (model, Packed.of(model, exact), exact)
-    work = plan(model, pairs, patch, "logit_diff", None)
     together = max(len(block) for block in work.prompt_blocks)
-    means = knock_out_means(*runs, pairs, patch.knock_out, together)
+    means = knock_out_means(*runs, pairs, knock_out, together)
     for block in work.prompt_blocks:
-        chosen = torch.tensor(block)
-        members = pairs.select(chosen)
+        chosen = on_host(block)
+        members = pairs_here(pairs, chosen)
 
         def knocked(members: PromptPairs = members, chosen: Tensor = chosen) -> KnockOuts | None:
-            return KnockOuts.of(*runs, members, chosen, patch.knock_out, means)
+            return KnockOuts.of(*runs, members, chosen, knock_out, means)
 
         grid = Grid.of(torch.zeros_like(members.end), members.end, pairs.orig.shape[1])
         clean, second = CleanRun(*runs, grid), None
@@ -99,7 +106,7 @@ class _Patterns:
     @classmethod
     def of(cls, heads: Sequence[Head], tokens: Tensor) -> _Patterns:
         N, T = tokens.shape
-        return cls(heads, torch.empty(len(heads), N, T, T, dtype=torch.float32))
+        return cls(heads, torch.empty(len(heads), N, T, T, dtype=torch.float32, device="cpu"))
 
     @property
     def last(self) -> int:
@@ -110,7 +117,7 @@ class _Patterns:
             if head.layer == layer:
                 one = slice(head.head, head.head + 1)
                 pattern_N1TT = reference.attention_pattern(q[:, :, one], k[:, :, one], scale)
-                self.patterns[row, prompts] = pattern_N1TT[:, 0]
+                self.patterns[row, prompts] = pattern_N1TT[:, 0].cpu()
 
 
 class _SecondPhase:

@@ -31,13 +31,11 @@ def choose(model: GPT2, backend: object, precision: object, max_memory: object) 
     can't run this. "auto" takes the fast path where it can and says so when it can't.
     """
     check_request(backend, precision, max_memory)
-    reason = why_not_cpu(model, precision)
-    if backend == "triton":
-        reason = reason or why_not_triton()
-    if backend in ("cpu", "triton") or (backend == "auto" and reason is None):
-        if reason is not None:
-            raise RuntimeError(f"backend {backend!r} can't run this: {reason}")
-        return Choice("triton" if backend == "triton" else "cpu", precision)
+    fast, reason = fast_backend(model, precision, backend)
+    if backend in ("cpu", "triton") and reason is not None:
+        raise RuntimeError(f"backend {backend!r} can't run this: {reason}")
+    if backend != "reference" and reason is None:
+        return Choice(fast, precision)
     if precision == "bf16":
         because = f" (the fast path can't run this: {reason})" if reason else ""
         raise RuntimeError(f"precision 'bf16' belongs to the fast path{because}")
@@ -51,15 +49,21 @@ def choose(model: GPT2, backend: object, precision: object, max_memory: object) 
     return Choice("reference", precision)
 
 
-def why_not_cpu(model: GPT2, precision: str) -> str | None:
-    """The reason why the fast CPU path can't run a call, or None."""
+def fast_backend(model: GPT2, precision: str, backend: str) -> tuple[str, str | None]:
+    """The fast backend of a call, which goes where the model is unless it is named, and the reason
+    why it can't run the call, or None."""
+    name = backend
+    if backend not in ("cpu", "triton"):
+        name = "cpu" if model.device.type == "cpu" else "triton"
     if precision == "fp64":
-        return "precision 'fp64' belongs to the reference backend"
-    if model.device.type != "cpu":
-        return f"the model is on {model.device}"
+        return name, "precision 'fp64' belongs to the reference backend"
     if model.dtype != torch.float32:
-        return f"the weights are {str(model.dtype).removeprefix('torch.')}, not float32"
-    return None
+        dtype = str(model.dtype).removeprefix("torch.")
+        return name, f"the weights are {dtype}, not float32"
+    if name == "triton":
+        return name, why_not_triton(model.device)
+    elsewhere = model.device.type != "cpu"
+    return name, f"the model is on {model.device}" if elsewhere else None
 
 
 def check_request(backend: object, precision: object, max_memory: object) -> None:

@@ -191,7 +191,7 @@ class GPT2:
         from ioi_fast import ops
         from ioi_fast.forward import logits
 
-        return logits(self, tokens, ops.table_of("cpu", "fp32"))
+        return logits(self, tokens, ops.cpu())
 
     def _plain_logits(self, tokens: Tensor) -> Tensor:
         """Logits on any device and in any precision."""

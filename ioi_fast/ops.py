@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from types import ModuleType
 
+import torch
 from torch import Tensor
 
 from ioi_fast.kernels import cpu_ops, torch_ops
@@ -19,6 +20,7 @@ from ioi_fast.kernels.build import BuildError, load_kernels
 from ioi_fast.kernels.reference import Linear
 
 Op = Callable[..., Tensor]
+_OLDEST = (8, 0)  # compute capability of NVIDIA GPUs that the kernels are compiled for
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,41 +86,69 @@ def cpu(precision: str = "fp32") -> Ops:
     return in_bf16(table, means)
 
 
-def triton(precision: str = "fp32") -> Ops:
+def triton(precision: str, device: torch.device) -> Ops:
     """The operations as Triton kernels; with "bf16" differences are multiplied in bf16.
 
-    Raises RuntimeError with the reason where they can't run.
+    New tensors of a call are made on the device. Raises RuntimeError where the kernels can't run.
     """
-    reason = why_not_triton()
+    reason = why_not_triton(device)
     if reason is not None:
         raise RuntimeError(f"backend 'triton' can't run: {reason}")
     from ioi_fast.kernels import triton_ops
 
-    table = Ops.of("triton/interpreter", triton_ops)
+    where = "interpreter" if _interpreted() else device.type
+    table = replace(Ops.of(f"triton/{where}", triton_ops), workspace=partial(_on, device))
     if precision == "fp32":
         return table
+    # The interpreter's own bf16 is not a GPU's: there operands are rounded and multiplied in fp32.
+    means = "rounded" if _interpreted() else "bf16"
     products = {
-        "linear": partial(triton_ops.linear, precision="rounded"),
-        "attention_delta": partial(triton_ops.attention_delta, precision="rounded"),
+        "linear": partial(triton_ops.linear, precision=means),
+        "attention_delta": partial(triton_ops.attention_delta, precision=means),
     }
     return replace(table, precision="bf16", fp32=table, **products)
 
 
-def why_not_triton() -> str | None:
-    """The reason why Triton kernels can't run here, or None."""
+def why_not_triton(device: torch.device) -> str | None:
+    """The reason why Triton kernels can't run on a device, or None."""
     if find_spec("triton") is None:
         return "triton is not installed: pip install 'ioi_fast[gpu]'"
-    if os.environ.get("TRITON_INTERPRET") == "1":
+    if _interpreted():
         return None
-    return (
-        "the kernels are there, but the engine does not place its tensors on a GPU yet; "
-        "TRITON_INTERPRET=1 runs them in Triton's interpreter, very slowly"
-    )
+    if device.type != "cuda":  # which AMD's GPUs are called too
+        found = torch.cuda.is_available()
+        problem = "the model is on the CPU" if found else "torch sees no GPU"
+        advice = (
+            "load it with device='cuda'" if found else "TRITON_INTERPRET=1 interprets them, slowly"
+        )
+        return f"{problem}: {advice}"
+    if torch.version.hip is None and torch.cuda.get_device_capability(device) < _OLDEST:
+        major, minor = torch.cuda.get_device_capability(device)
+        return f"the GPU is of compute capability {major}.{minor}, the kernels need 8.0"
+    return None
 
 
-def table_of(backend: str, precision: str) -> Ops:
-    """The table of a fast backend, "cpu" or "triton"."""
-    return triton(precision) if backend == "triton" else cpu(precision)
+@contextmanager
+def _on(device: torch.device) -> Iterator[None]:
+    """New tensors are made on a device, kernels are launched there, and fp32 products are that,
+    whatever the process has set for its own."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    launched = torch.cuda.device(device) if torch.cuda.is_available() else nullcontext()
+    try:
+        with device, launched:
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _interpreted() -> bool:
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def table_of(backend: str, precision: str, device: torch.device) -> Ops:
+    """The table of a fast backend, "cpu" or "triton", for a model on a device."""
+    return triton(precision, device) if backend == "triton" else cpu(precision)
 
 
 def in_bf16(table: Ops, means: str) -> Ops:

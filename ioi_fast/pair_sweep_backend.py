@@ -15,6 +15,7 @@ from ioi_fast.model import GPT2
 from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
 from ioi_fast.pair_work import PairPlan, plan_pairs
+from ioi_fast.placement import on_host, pairs_here
 from ioi_fast.prompts import PromptPairs
 from ioi_fast.puts import Put
 from ioi_fast.readout import needs_vocabulary, read_out
@@ -52,16 +53,17 @@ def pair_sweep(
     advance: Advance,
 ) -> Tensor:
     """Carries out a plan: gives every value to `keep`; the base metric [N]."""
-    base, packed = torch.empty(len(pairs), dtype=torch.float32), Packed.of(model, ops)
+    base, packed = torch.empty(len(pairs), dtype=torch.float32, device="cpu"), Packed.of(model, ops)
     runs = (model, Packed.of(model, ops.exact), ops.exact)
     for block in work.prompt_blocks:
-        chosen = torch.tensor(block)
-        members, prompts = pairs.select(chosen), [work.prompts[index] for index in block]
+        chosen = on_host(block)
+        members, prompts = pairs_here(pairs, chosen), [work.prompts[index] for index in block]
         wanted = None
         if work.variants and prompts[0].live:
             wanted = wanted_of(prompts, work.everywhere, work.new_until, from_layer=1)
         sites, final = clean_runs(*runs, members, wanted)
-        base[chosen], change = read_out(*runs, members, chosen, metric, final)
+        values_N, change = read_out(*runs, members, chosen, metric, final)
+        base[chosen] = values_N.cpu()
         if wanted is None:
             continue
         wave = Wave(model, packed, ops, sites, work.variants, work.between)
@@ -70,7 +72,7 @@ def pair_sweep(
         for layer, normed_PCD in wave.inputs_of_heads():
             for head in range(model.config.n_head):
                 for place, some, delta in receivers.of_head(layer, head, normed_PCD):
-                    keep(place, some, chosen, change(delta))
+                    keep(place, some, chosen, change(delta).cpu())
                     advance(len(delta))
             del normed_PCD  # before the next layer's is made: it is as large as every sender's
         # Before the next block's runs begin: they need the memory.

@@ -8,6 +8,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from ioi_fast.placement import here
 from ioi_fast.prompts import PromptPairs
 from ioi_fast.whole_numbers import whole_number
 
@@ -30,10 +31,10 @@ class Position:
         return self.orig is None
 
     def select(self, prompts: Tensor) -> Position:
-        """The same position of some prompts."""
+        """The same position of some prompts, for a call that is running."""
         if self.orig is None or self.new is None:
             return self
-        return Position(self.name, self.orig[prompts], self.new[prompts])
+        return Position(self.name, here(self.orig[prompts]), here(self.new[prompts]))
 
     def where(self, tokens: Tensor, run: str = "orig") -> Tensor:
         """The cells it names in a run of [N, T] tokens, bool [N, T]."""

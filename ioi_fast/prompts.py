@@ -188,7 +188,8 @@ class PromptPairs:
 def _integers(name: str, value: Integers) -> Tensor:
     """A contiguous int64 copy on the CPU; TypeError unless the value holds integers."""
     if isinstance(value, (list, tuple)) and not value:
-        return torch.zeros(0, dtype=torch.int64)  # torch takes an empty list for floats
+        # Torch takes an empty list for floats.
+        return torch.zeros(0, dtype=torch.int64, device="cpu")
     if isinstance(value, numpy.ndarray):
         value = numpy.array(value, order="C")  # torch takes no reversed views
     try:
@@ -227,7 +228,7 @@ def _tokens(name: str, value: Integers) -> Tensor:
 
 def _behind(tokens: Tensor, end: Tensor) -> Tensor:
     """What stands behind END, bool [N, T]."""
-    return torch.arange(tokens.shape[1]) > end[:, None]
+    return torch.arange(tokens.shape[1], device=end.device) > end[:, None]
 
 
 def _ended(name: str, tokens: Tensor, end: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from ioi_fast.metrics import Metric, Reading
 from ioi_fast.model import GPT2
 from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
+from ioi_fast.placement import here
 from ioi_fast.prompts import PromptPairs
 
 Change = Callable[[Tensor], Tensor]
@@ -40,7 +41,7 @@ def read_out(
     `index` [N] is where the pairs stand among the caller's, for metrics that are callables.
     """
     if needs_vocabulary(metric):
-        reading = _reading(model, packed, pairs, index, metric, final_ND)
+        reading = _reading(model, packed, pairs, here(index), metric, final_ND)
         return reading.base().float(), _vocabulary(model, packed, ops, reading, final_ND)
     return _columns(model, ops, pairs, metric, final_ND)
 

@@ -15,6 +15,7 @@ from ioi_fast.model import GPT2
 from ioi_fast.new_run import NewRun, first_changed
 from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
+from ioi_fast.placement import on_host, pairs_here
 from ioi_fast.positions import Position
 from ioi_fast.prompts import PromptPairs
 from ioi_fast.puts import Put, Site
@@ -66,8 +67,8 @@ def run(
     plan = asked.plan
     fast = Fast.of(model, ops)
     exact = fast.exact
-    base = torch.empty(len(pairs), dtype=torch.float32)
-    values = torch.zeros(plan.asked, len(pairs), dtype=torch.float32)
+    base = torch.empty(len(pairs), dtype=torch.float32, device="cpu")
+    values = torch.zeros(plan.asked, len(pairs), dtype=torch.float32, device="cpu")
     means = None
     if plan.source in ("mean", "mean_by_form") and plan.sites:
         by_form = plan.source == "mean_by_form"
@@ -75,19 +76,20 @@ def run(
             model, exact.packed, exact.ops, mean_pairs, by_form, plan.sites, plan.prompts_together
         )
     for block in plan.prompt_blocks:
-        chosen = torch.tensor(block)
-        members = pairs.select(chosen)
+        chosen = on_host(block)
+        members = pairs_here(pairs, chosen)
         ready = _Ready.of(fast, asked, members, chosen, means)
-        base[chosen], change = read_out(
+        values_N, change = read_out(
             model, exact.packed, exact.ops, members, chosen, metric, ready.final
         )
+        base[chosen] = values_N.cpu()
         for tile in tiles(len(plan.variants), plan.variants_together(len(ready.tail.in_orig))):
             some = plan.variants[tile]
             states, of_variant = shared_states(some, model.config.n_layer)
             starts = [variant.start for variant in some]
             delta = ready.rerun.run(ready.puts(some), starts, states)[of_variant]
-            rows = torch.tensor([variant.index for variant in some])
-            values[rows[:, None], chosen] = change(delta)
+            rows = on_host([variant.index for variant in some])
+            values[rows[:, None], chosen] = change(delta).cpu()
             advance(len(some))
         del ready, change
     return Outcome(base, values)

@@ -18,6 +18,7 @@ from ioi_fast.config import GPT2Config
 from ioi_fast.model import GPT2
 from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
+from ioi_fast.placement import here, on_host, pairs_here
 from ioi_fast.positions import Position
 from ioi_fast.prompts import PromptPairs
 
@@ -45,13 +46,13 @@ def mean_tables(
 
     `together` is how many prompts run at once.
     """
-    groups = pairs.forms if by_form else torch.zeros(len(pairs), dtype=torch.int64)
+    groups = pairs.forms if by_form else torch.zeros_like(pairs.answers)
     ids, last = groups.unique(), max(layer for _, layer in sites)
     T = int(pairs.new_end.max()) + 1
     found: dict[tuple[str, int], MeanTable] = {}
     for some in tiles(len(pairs), together):
-        chosen = torch.arange(len(pairs))[some]
-        members = pairs.select(chosen)
+        chosen = on_host(range(len(pairs))[some])
+        members = pairs_here(pairs, chosen)
         run = clean_run_of_new(model, packed, ops, members, T)
         resid = run.embed(members.new)
         for layer in range(last + 1):
@@ -60,7 +61,7 @@ def mean_tables(
             for name in {"z", "mlp_out"}:
                 if (name, layer) in sites:
                     value = run.grid.spread(getattr(state, name).flatten(1))
-                    table = MeanTable.of(value, members.new_end, groups[chosen], ids)
+                    table = MeanTable.of(value, members.new_end, here(groups[chosen]), here(ids))
                     before = found.get((name, layer))
                     found[name, layer] = table if before is None else before.joined(table)
     return found

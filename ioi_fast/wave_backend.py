@@ -17,6 +17,7 @@ from ioi_fast.model import GPT2
 from ioi_fast.new_run import first_changed
 from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
+from ioi_fast.placement import on_host, pairs_here
 from ioi_fast.plan import PathPlan, plan_path_patch
 from ioi_fast.positions import Position
 from ioi_fast.prompts import PromptPairs
@@ -79,27 +80,28 @@ def path_patch(
     advance: Advance,
 ) -> Outcome:
     """Carries out a plan: base metric [N] and values [S, N] in the caller's order."""
-    base = torch.empty(len(pairs), dtype=torch.float32)
-    values = torch.zeros(work.senders, len(pairs), dtype=torch.float32)
+    base = torch.empty(len(pairs), dtype=torch.float32, device="cpu")
+    values = torch.zeros(work.senders, len(pairs), dtype=torch.float32, device="cpu")
     packed, exact = Packed.of(model, ops), ops.exact
     runs = (model, Packed.of(model, exact), exact)
     together = max(len(block) for block in work.prompt_blocks)
     means = knock_out_means(*runs, pairs, knock_out, together)
     for block in work.prompt_blocks:
-        chosen = torch.tensor(block)
-        members, prompts = pairs.select(chosen), [work.prompts[index] for index in block]
+        chosen = on_host(block)
+        members, prompts = pairs_here(pairs, chosen), [work.prompts[index] for index in block]
         wanted = _wanted(work, prompts) if work.variants and prompts[0].live else None
         knocked = KnockOuts.of(*runs, members, chosen, knock_out, means)
         sites, final = clean_runs(*runs, members, wanted, knocked)
-        base[chosen], change = read_out(*runs, members, chosen, metric, final)
+        values_N, change = read_out(*runs, members, chosen, metric, final)
+        base[chosen] = values_N.cpu()
         if wanted is None:
             continue
         for variants in work.variant_blocks:
             senders = work.variants[variants.start : variants.stop]
             wave = Wave(model, packed, ops, sites, senders, work.between)
             delta = _final(wave, work, members, wanted, advance)
-            rows = torch.tensor([variant.index for variant in senders])
-            values[rows[:, None], chosen] = change(delta)
+            rows = on_host([variant.index for variant in senders])
+            values[rows[:, None], chosen] = change(delta).cpu()
             del wave, delta
         # Before the next block's runs begin: they need the memory.
         del sites, change

@@ -9,19 +9,20 @@ from torch import Tensor
 class DenseLinear:
     """x @ weight (+ bias) for rows x [R, in] in fp32 and a weight [in, out] that never changes.
 
-    `precision` is what kernels that multiply by the weight themselves take: "ieee" is fp32,
-    "rounded" rounds the operands to bf16 and multiplies in fp32.
+    `precision` is what kernels that multiply by the weight themselves take: "ieee" is fp32, "bf16"
+    multiplies in bf16 and sums in fp32, which is for GPUs, "rounded" is the same in fp32 products.
 
     >>> DenseLinear(torch.eye(3), torch.ones(3))(torch.zeros(2, 3)).tolist()[0]
     [1.0, 1.0, 1.0]
     """
 
-    __slots__ = ("_bias", "precision", "weight")
+    __slots__ = ("_bias", "_half", "precision", "weight")
 
     def __init__(self, weight: Tensor, bias: Tensor | None, precision: str = "ieee") -> None:
         if precision == "rounded":
             weight = weight.bfloat16().float()
         self.weight, self._bias, self.precision = weight.contiguous(), bias, precision
+        self._half = self.weight.bfloat16() if precision == "bf16" else None
 
     def __call__(self, rows: Tensor) -> Tensor:
         """x @ weight + bias, [R, in] -> [R, out]."""
@@ -30,6 +31,8 @@ class DenseLinear:
 
     def delta(self, rows: Tensor) -> Tensor:
         """δ @ weight: in a difference the bias cancels."""
+        if self._half is not None:
+            return torch.mm(rows.bfloat16(), self._half, out_dtype=torch.float32)
         if self.precision == "rounded":
             rows = rows.bfloat16().float()
         return torch.mm(rows, self.weight)

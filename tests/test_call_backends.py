@@ -7,9 +7,11 @@ import warnings
 
 import pytest
 import torch
+from pretend_device import pretend_device
 from small_models import ragged_pairs, tiny_model
 
 from ioi_fast import GPT2, PromptPairs, ablate, activation_patch, attention, path_patch
+from ioi_fast.ops import why_not_triton
 
 
 @pytest.fixture(scope="module")
@@ -30,11 +32,43 @@ def refused(*parts: str):
 def test_triton_says_why_it_can_not_run(model, pairs, monkeypatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setattr("ioi_fast.ops.find_spec", lambda name: object())
-    with refused("backend 'triton' can't run this: the kernels are there, but the engine"):
-        path_patch(model, pairs, backend="triton")
+    for found, reason in (
+        (False, "torch sees no GPU: TRITON_INTERPRET=1"),
+        (True, "the model is on the CPU: load it with device='cuda'"),
+    ):
+        monkeypatch.setattr("torch.cuda.is_available", lambda found=found: found)
+        with refused(f"backend 'triton' can't run this: {reason}"):
+            path_patch(model, pairs, backend="triton")
     monkeypatch.setattr("ioi_fast.ops.find_spec", lambda name: None)
     with refused("backend 'triton' can't run this: triton is not installed: pip install"):
         path_patch(model, pairs, backend="triton")
+    with refused("backend 'triton' can't run this: precision 'fp64'"):
+        path_patch(model, pairs, backend="triton", precision="fp64")
+
+
+def test_a_gpu_that_is_too_old_is_named(monkeypatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr("ioi_fast.ops.find_spec", lambda name: object())
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (7, 5))
+    device = torch.device("cuda:0")
+    assert "compute capability 7.5, the kernels need 8.0" in why_not_triton(device)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (8, 0))
+    assert why_not_triton(device) is None
+
+
+def test_a_model_on_a_gpu_falls_back_where_triton_is_missing(model, pairs, monkeypatch) -> None:
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr("ioi_fast.ops.find_spec", lambda name: None)
+    with pretend_device() as device:
+        moved = model.to(device=device)
+        with refused("backend 'triton' can't run this: triton is not installed"):
+            path_patch(moved, pairs, backend="triton")
+        with refused("backend 'cpu' can't run this: the model is on cuda:0"):
+            path_patch(moved, pairs, backend="cpu")
+        with pytest.warns(UserWarning, match="reference backend, slowly: triton is not") as caught:
+            result = path_patch(moved, pairs, ["0.0"])
+    assert len(caught) == 1 and result.backend == "reference"
+    assert torch.equal(result.values, path_patch(model, pairs, ["0.0"], backend="reference").values)
 
 
 def test_a_named_backend_that_can_not_run_says_why(model, pairs) -> None:

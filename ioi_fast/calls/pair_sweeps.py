@@ -91,7 +91,7 @@ def _run(
 ) -> tuple[Tensor, str]:
     if choice.backend != "reference":
         work = pair_sweep_backend.plan(model, pairs, sweep, metric, max_memory)
-        table = ops.table_of(choice.backend, choice.precision)
+        table = ops.table_of(choice.backend, choice.precision, model.device)
         with table.workspace(), bar(work.steps, "pair sweep", progress) as advance:
             base = pair_sweep_backend.pair_sweep(
                 model, pairs, work, metric, table, kept.keep, advance

@@ -94,7 +94,7 @@ def _run_path_patch(
 ) -> tuple[Outcome, str]:
     if choice.backend != "reference":
         work = wave_backend.plan(model, pairs, patch, metric, max_memory)
-        table = ops.table_of(choice.backend, choice.precision)
+        table = ops.table_of(choice.backend, choice.precision, model.device)
         with table.workspace(), bar(work.steps, "path patch", progress) as advance:
             outcome = wave_backend.path_patch(
                 model, pairs, work, patch.knock_out, metric, table, advance

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from ioi_fast import attention_backend, ops, reference_backend
+from ioi_fast import attention_backend, ops, reference_backend, wave_backend
 from ioi_fast.backends import Choice, choose
 from ioi_fast.calls.checks import check_inputs, exact_model
 from ioi_fast.calls.path_patching import checked_patch
@@ -58,11 +58,12 @@ def _fast(
     patch: PathPatch | None,
     choice: Choice,
 ) -> Tensor:
-    table = ops.table_of(choice.backend, choice.precision)
+    table = ops.table_of(choice.backend, choice.precision, model.device)
+    work = None if patch is None else wave_backend.plan(model, pairs, patch, "logit_diff", None)
     with table.workspace():
-        if patch is None:
+        if work is None:
             return attention_backend.attention(model, pairs, heads, run, table)
-        return attention_backend.attention_after(model, pairs, heads, patch, table)
+        return attention_backend.attention_after(model, pairs, heads, work, patch.knock_out, table)
 
 
 def _parse_after(model: GPT2, pairs: PromptPairs, run: str, after: Mapping) -> PathPatch:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from ioi_fast import pair_sweep_backend, wave_backend
-from ioi_fast.backends import check_request, why_not_cpu
+from ioi_fast.backends import check_request, fast_backend
 from ioi_fast.calls.pair_sweeps import checked_sweep, pair_sweep
 from ioi_fast.calls.path_patching import checked_patch, path_patch
 from ioi_fast.calls.reruns import ablate, activation_patch, checked_ablations, checked_activation
@@ -45,9 +45,9 @@ def explain(call: Callable, model: GPT2, pairs: PromptPairs, **arguments: object
     make = _PLANNERS[call](model, pairs, given)
     check_request(given["backend"], given["precision"], given["max_memory"])
     check_threads(given["threads"])
-    reason = why_not_cpu(model, given["precision"])
-    if given["backend"] not in ("auto", "cpu"):
-        reason = f"backend is {given['backend']!r}"
+    _, reason = fast_backend(model, given["precision"], given["backend"])
+    if given["backend"] == "reference":
+        reason = "backend is 'reference'"
     if reason:
         raise ValueError(f"call: only the fast path has a plan, and {reason}")
     return make()

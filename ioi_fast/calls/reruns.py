@@ -154,7 +154,7 @@ def _rerun(
     choice: Choice,
     progress: bool,
 ) -> tuple[Outcome, str]:
-    table = ops.table_of(choice.backend, choice.precision)
+    table = ops.table_of(choice.backend, choice.precision, model.device)
     with table.workspace(), bar(asked.plan.steps, "reruns", progress) as advance:
         outcome = rerun_backend.run(model, pairs, mean_pairs, asked, metric, table, advance)
     return outcome, table.backend

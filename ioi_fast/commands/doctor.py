@@ -96,8 +96,10 @@ def _backends() -> list[Finding]:
 
 def _backend(name: str, model: GPT2, pairs: PromptPairs, truth: torch.Tensor) -> Finding:
     needed = name != "triton"
+    on_gpu = name == "triton" and torch.cuda.is_available()
     try:
-        result = path_patch(model, pairs, backend=name)
+        moved = model.to(device="cuda" if on_gpu else "cpu")
+        result = path_patch(moved, pairs, backend=name)
         error = sweep_error(result.values, truth)
     except (RuntimeError, AssertionError) as reason:
         return Finding(f"backend {name}", False, str(reason), needed)

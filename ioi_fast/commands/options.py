@@ -9,6 +9,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
+
 from ioi_fast.backends import BACKENDS, PRECISIONS
 from ioi_fast.checkpoint import load
 from ioi_fast.ioi.dataset import ioi_prompts
@@ -71,7 +73,8 @@ def position(text: str) -> object:
 
 def read_model(arguments: argparse.Namespace) -> GPT2:
     """The model that --model names; raises ValueError when it can't read text."""
-    model = load(arguments.model)
+    on_gpu = getattr(arguments, "backend", "auto") == "triton" and torch.cuda.is_available()
+    model = load(arguments.model, device="cuda" if on_gpu else "cpu")
     if model.tokenizer is None:
         raise ValueError(
             f"--model {arguments.model}: the checkpoint has no tokenizer.json (or vocab.json and "
