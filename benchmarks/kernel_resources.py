@@ -116,7 +116,8 @@ def compiled(case: Case, target: str) -> Resources:
         if signature[name].startswith("*")
     }
     fixed = {(names.index(name),): value for name, value in constants.items()}
-    options = {"num_warps": case.launch.warps, "enable_fp_fusion": True}
+    launch = case.launch
+    options = {"num_warps": launch.warps, "num_stages": launch.stages, "enable_fp_fusion": True}
     source = ASTSource(case.kernel, signature, fixed, aligned)
     made = triton.compile(source, target=TARGETS[target], options=options)
     read = _of_amd if target == "gfx942" else _of_nvidia

@@ -11,18 +11,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Constants of a kernel and the warps of a program."""
+    """Constants of a kernel, the warps of a program, and how many turns of a loop are in flight."""
 
     sizes: tuple[tuple[str, int], ...]
     warps: int
+    stages: int = 3
 
     @property
     def constants(self) -> dict[str, int]:
         return dict(self.sizes)
 
 
-def _launch(warps: int, **sizes: int) -> Launch:
-    return Launch(tuple(sizes.items()), warps)
+def _launch(warps: int, stages: int = 3, **sizes: int) -> Launch:
+    return Launch(tuple(sizes.items()), warps, stages)
 
 
 # Columns that one program holds of a row: LayerNorm and the read-out.
@@ -39,7 +40,7 @@ HEAD_WRITE = {width: _launch(8, CELLS=16, COLUMNS=64, DEPTH=width) for width in 
 # Keys of a prompt by the size of a head. Queries and changed keys go by blocks of 16; variants of a
 # program follow each other and share what the base lends, or, with one query each, are the rows of
 # a product.
-KEYS_AND_WIDTHS = ((32, 16), (64, 16), (16, 64), (32, 64), (64, 64))
+KEYS_AND_WIDTHS = ((32, 16), (16, 64), (32, 64), (64, 64))
 BLOCK = 16
 
 
@@ -71,4 +72,6 @@ def attention_of(keys: int, width: int, one_query: bool) -> Launch:
     sizes = {"VARIANTS": BLOCK, "KEYS": keys, "WIDTH": width}
     if one_query:
         return _launch(4, **sizes)
-    return _launch(4 if keys * width <= 512 else 8, **sizes, QUERIES=BLOCK, SLOTS=BLOCK)
+    # What the base lends fills the registers: with a second variant in flight they would spill.
+    warps = 4 if keys * width <= 512 else 8
+    return _launch(warps, stages=1, **sizes, QUERIES=BLOCK, SLOTS=BLOCK)

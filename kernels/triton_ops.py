@@ -37,7 +37,8 @@ def launch_kernel(
     """Runs so many programs of a kernel."""
     if programs:
         # Fusing products with sums is part of what a result is: said here, not left to a default.
-        settings = {"num_warps": launch.warps, "enable_fp_fusion": True}
+        settings = {"num_warps": launch.warps, "num_stages": launch.stages}
+        settings["enable_fp_fusion"] = True
         kernel[(programs,)](*arguments, **launch.constants, **more, **settings)
 
 

@@ -36,25 +36,10 @@ def test_one_tile_a_kernel_and_precision(case: Case) -> None:
     check(case, "gfx942")
 
 
-# 56 to 88 bytes a thread: fp32 products without matrix units hold more than 255 registers. To be
-# mended; strict, so that a mended one has to leave this list.
-SPILLS = {
-    ("attention_delta_queries 16x32x64x16x16 ieee", "sm_90"),
-    ("attention_delta_queries 16x32x64x16x16 ieee", "sm_100"),
-    ("attention_delta_queries 16x64x64x16x16 ieee", "sm_90"),
-    ("attention_delta_queries 16x64x64x16x16 ieee", "sm_100"),
-    ("attention_delta_queries 16x64x16x16x16 bf16", "sm_100"),
-}
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("target", list(TARGETS))
 @pytest.mark.parametrize("case", list(cases()), ids=lambda case: case.name)
-def test_every_tile(case: Case, target: str, request: pytest.FixtureRequest) -> None:
-    if (case.name, target) in SPILLS:
-        request.applymarker(
-            pytest.mark.xfail(raises=AssertionError, strict=True, reason="spills registers")
-        )
+def test_every_tile(case: Case, target: str) -> None:
     check(case, target)
 
 
