@@ -69,9 +69,11 @@ def attention_launch(T: int, S: int, K: int) -> Launch | None:
 
 def attention_of(keys: int, width: int, one_query: bool) -> Launch:
     """The launch for a tile of attention; one query is a kernel of its own."""
-    sizes = {"VARIANTS": BLOCK, "KEYS": keys, "WIDTH": width}
     if one_query:
-        return _launch(4, **sizes)
+        # Few keys leave room for more variants, who read them once.
+        variants, warps = (4 * BLOCK, 8) if keys <= 32 else (BLOCK, 4)
+        return _launch(warps, stages=1, VARIANTS=variants, KEYS=keys, WIDTH=width)
+    sizes = {"VARIANTS": BLOCK, "KEYS": keys, "WIDTH": width}
     # What the base lends fills the registers: with a second variant in flight they would spill.
     warps = 4 if keys * width <= 512 else 8
     return _launch(warps, stages=1, **sizes, QUERIES=BLOCK, SLOTS=BLOCK)

@@ -192,7 +192,8 @@ def attention_delta(
     # Every axis but that of columns, which the table has none of.
     strides = [step for t in rows for step in t.stride()[:-1]]
     strides += [*codes.stride(), *sources.stride()[:-1]]
-    programs, kernel = N * H * triton.cdiv(P, triton_launch.BLOCK), attention_delta_last
+    variants = launch.constants["VARIANTS"]
+    programs, kernel = N * H * triton.cdiv(P, variants), attention_delta_last
     if T > 1:
         programs, kernel = programs * triton.cdiv(T, triton_launch.BLOCK), attention_delta_queries
     sizes = (N, P, H, T, S, C, K, scale)

@@ -63,3 +63,19 @@ def test_frozen_heads_move_nothing_but_the_table_and_their_zeros(T: int, launche
     quarter, whole = attention(one, launches, T), attention(one * 0 - 1, launches, T)
     for name in ("q", "k", "v", "delta_q", "delta_k", "delta_v"):
         assert 4 * quarter.loaded[name] == whole.loaded[name] > 0, name
+
+
+@pytest.mark.parametrize("T", [1, 16])
+@pytest.mark.parametrize("C", [1, 16])
+def test_attention_asks_for_little_more_than_it_must(T: int, C: int, launches: list) -> None:
+    """GPT-2 small's heads, 16 tokens, many variants: every tensor once is the least."""
+    P, N, S, H, K = 144, 1, 16, 2, 64
+    base = [normal(N, rows, H, K, seed=rows) for rows in (T, S, S)]
+    delta = [normal(P, N, rows, H, K, seed=rows) for rows in (T, C, C)]
+    at, changed = (torch.arange(S)[-rows:].expand(N, rows) for rows in (T, C))
+    launches.clear()
+    triton_ops.attention_delta(*base, *delta, 0.125, at, changed)
+    ((_, traffic),) = launches
+    asked = sum(traffic.loaded.values()) + sum(traffic.stored.values())
+    least = sum(t.numel() * t.element_size() for t in (*base, *delta, at, changed, delta[0]))
+    assert least < asked <= 1.15 * least, f"{asked / least:.3f}"
