@@ -133,3 +133,13 @@ def test_mlp_in_delta(R: int) -> None:
         rounded = triton_ops.mlp_in_delta(pre, rows, weight, index, "rounded")
         assert_close(rounded, truth, 6e-3)
         assert not torch.allclose(rounded.double(), truth, rtol=1e-5)
+
+
+def test_rounding_to_bf16_is_to_nearest_even() -> None:
+    """Half-way values, which bf16 can't hold, in products with an identity."""
+    steps = torch.arange(-64, 64)
+    rows = ((1 + (2 * steps + 1) / 256).float()).view(8, 16)
+    pre, weight = torch.zeros(8, 16), torch.eye(16)
+    got = triton_ops.mlp_in_delta(pre, rows, weight, precision="rounded")
+    truth = reference.gelu_delta(pre.double(), rows.bfloat16().double(), "gelu_new")
+    assert_close(got, truth, 1e-6)
