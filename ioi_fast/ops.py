@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
@@ -97,7 +97,8 @@ def triton(precision: str, device: torch.device) -> Ops:
     from ioi_fast.kernels import triton_ops
 
     where = "interpreter" if _interpreted() else device.type
-    table = replace(Ops.of(f"triton/{where}", triton_ops), workspace=partial(_on, device))
+    table = Ops.of(f"triton/{where}", triton_ops)
+    table = replace(table, workspace=partial(table.workspace, device))
     if precision == "fp32":
         return table
     # The interpreter's own bf16 is not a GPU's: there operands are rounded and multiplied in fp32.
@@ -118,28 +119,14 @@ def why_not_triton(device: torch.device) -> str | None:
     if device.type != "cuda":  # which AMD's GPUs are called too
         found = torch.cuda.is_available()
         problem = "the model is on the CPU" if found else "torch sees no GPU"
-        advice = (
-            "load it with device='cuda'" if found else "TRITON_INTERPRET=1 interprets them, slowly"
-        )
+        advice = "TRITON_INTERPRET=1 runs the kernels in Triton's interpreter, slowly"
+        if found:
+            advice = "load it with device='cuda'"
         return f"{problem}: {advice}"
     if torch.version.hip is None and torch.cuda.get_device_capability(device) < _OLDEST:
         major, minor = torch.cuda.get_device_capability(device)
         return f"the GPU is of compute capability {major}.{minor}, the kernels need 8.0"
     return None
-
-
-@contextmanager
-def _on(device: torch.device) -> Iterator[None]:
-    """New tensors are made on a device, kernels are launched there, and fp32 products are that,
-    whatever the process has set for its own."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    launched = torch.cuda.device(device) if torch.cuda.is_available() else nullcontext()
-    try:
-        with device, launched:
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def _interpreted() -> bool:

@@ -147,16 +147,12 @@ class PairPlan:
         config, prompts = self.config, [self.prompts[i] for i in block]
         D, L, n = config.n_embd, config.n_layer, len(prompts)
         tokens = n * (max(prompt.end for prompt in prompts) + 1)
-        one, logits = (
-            memory.one_run(config, tokens),
-            memory.base_logits(config, self.vocabulary, n),
-        )
+        one = memory.one_run(config, tokens)
+        logits = memory.base_logits(config, self.vocabulary, n)
         if not prompts[0].live or L == 1:
             return memory.in_bytes(one, logits)
-        cells, after = (
-            sum(map(self.cells, prompts)),
-            memory.Cells.of(list(map(self.after, prompts))),
-        )
+        cells = sum(map(self.cells, prompts))
+        after = memory.Cells.of(list(map(self.after, prompts)))
         new_rows = sum(prompt.new_rows for prompt in prompts)
 
         def kept(layers: int) -> int:

@@ -5,8 +5,8 @@ A shape that no launch covers takes torch_ops. Importing it needs triton.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 import triton
@@ -28,7 +28,20 @@ _TANH_FORMS = ("gelu_new", "gelu_pytorch_tanh")
 
 linear = DenseLinear
 mlp = torch_ops.mlp  # runs are few rows: their products are the library's
-workspace = nullcontext  # memory is torch's
+
+
+@contextmanager
+def workspace(device: torch.device) -> Iterator[None]:
+    """While a call runs, new tensors are made on its device, kernels are launched there, and fp32
+    products are that, whatever the process has set for its own. Memory is torch's."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    launched = torch.cuda.device(device) if torch.cuda.is_available() else nullcontext()
+    try:
+        with device, launched:
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def launch_kernel(

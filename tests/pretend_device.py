@@ -28,10 +28,6 @@ class Pretended(Tensor):
     def device(self) -> torch.device:
         return DEVICE
 
-    @property
-    def is_cuda(self) -> bool:
-        return True
-
     @classmethod
     def __torch_function__(cls, function, types, args=(), kwargs=None):
         return _run(function, args, kwargs or {})
@@ -73,9 +69,7 @@ def _tensors(value: object) -> Iterator[Tensor]:
 def _mapped(value: object, change) -> object:
     if isinstance(value, Tensor):
         return change(value)
-    if isinstance(value, (list, tuple)) and type(value) in (list, tuple):
-        return type(value)(_mapped(one, change) for one in value)
-    if isinstance(value, tuple):  # a named one, such as of max
+    if isinstance(value, (list, tuple)):  # named ones too, such as those of max
         return type(value)(_mapped(one, change) for one in value)
     return value
 
@@ -92,8 +86,7 @@ def _run(function, args: tuple, kwargs: dict) -> object:
     moves = name in ("to", "cpu", "copy_")
     if here and not moves:
         _check(function, name, args, given)
-    kwargs = {key: on_host(value) for key, value in kwargs.items() if key != "device"}
-    kwargs = {key: _mapped(value, on_host) for key, value in kwargs.items()}
+    kwargs = {key: _mapped(value, on_host) for key, value in kwargs.items() if key != "device"}
     out = function(*_mapped(args, on_host), **kwargs)
     if asked is not None:
         here = torch.device(asked).type == DEVICE.type
