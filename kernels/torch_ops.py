@@ -47,6 +47,10 @@ _CUBIC = _LINEAR * 0.044715
 _SATURATED = 40.0
 # Relative change of a variance from which delta cancels what it is added to.
 _CANCELLED = -0.5
+# A score that moves further counts as far.
+_NEAR = 1.0
+# So much of the sum of softmax weights changed: all of them did.
+_MOST = 0.5
 # Gauss–Legendre nodes and weights on [0, 1], for the integral of the normal density.
 _NODES = (0.06943184420297371, 0.33000947820757187, 0.6699905217924281, 0.9305681557970263)
 _NODE_WEIGHTS = (0.17392742256872692, 0.32607257743127307, 0.32607257743127307, 0.17392742256872692)
@@ -139,8 +143,7 @@ def attention_delta(
 ) -> Tensor:
     """Change of z when q, k and v change; shapes as in the reference.
 
-    δs = (δq·K + q'·δK)·scale; e = exp(δs) − 1; m = Σ a·e; δa = a·(e − m)/(1 + m). Rows in which a
-    score moves far take softmax(s + δs) − a, which is exact there and can't overflow.
+    δs = (δq·K + q'·δK)·scale moves the scores; `_pattern_change` makes of it the change of weights.
     """
     shape = delta_q.shape
     q, k, v = (t.transpose(1, 2) for t in (q_NTHK, k_NSHK, v_NSHK))
@@ -157,21 +160,39 @@ def attention_delta(
         private = private.mul_(used[:, None, None, :])
         move = shared_product(dq, k.mT).scatter_add_(-1, columns, private)
     move = move.mul_(scale).masked_fill_(later, 0)
-    far = move.abs().amax(-1, keepdim=True) > 1
-    e = torch.expm1(move.clamp(-1, 1))
-    m = (pattern * e).sum(-1, keepdim=True)
-    near = pattern * (e - m) / (1 + m)
-    change = torch.where(far, (scores + move).softmax(-1) - pattern, near)
-    # Changes of weights sum to zero. That of the largest weight would be a difference of two
-    # numbers near 1; from the others it comes as exact as they are.
-    largest = torch.minimum(pattern, pattern + change).argmax(-1, keepdim=True)
-    change.scatter_(-1, largest, 0)
-    change.scatter_(-1, largest, -change.sum(-1, keepdim=True))
+    change = _pattern_change(scores, pattern, move)
     weights = pattern + change
     if changed_NC is not None:
         weights = weights.gather(-1, columns).mul_(used[:, None, None, :])
     delta_z = shared_product(change, v).add_(weights @ dv)
     return by_table(delta_z.transpose(2, 3).reshape(shape), table, sources)
+
+
+def _pattern_change(scores: Tensor, pattern: Tensor, move: Tensor) -> Tensor:
+    """Change of softmax weights a [..., S] when scores s move by δs; hidden keys have score −∞.
+
+    With c = a·(exp(δs) − 1) the new weights are (a + c)/Σ(a + c), so that δa = (c − a·Σc)/Σ(a + c).
+    δs is shifted, which changes no weight, until the largest new score is as large as the largest
+    old one: nothing overflows and the sum can't vanish. A weight whose score moves far takes its
+    c from both scores, since it may be 0 before. A weight that stays is no difference of two nearly
+    equal numbers, however far the scores of others move; only where most of the sum changes, and
+    with it every weight, are new and old weights subtracted.
+    """
+    moved = scores + move
+    moved_top = moved.amax(-1, keepdim=True)
+    grown = torch.exp(moved - moved_top) * pattern.amax(-1, keepdim=True)
+    move = move - (moved_top - scores.amax(-1, keepdim=True))
+    far = move.abs() > _NEAR
+    c = torch.where(far, grown - pattern, pattern * torch.expm1(move.clamp(-_NEAR, _NEAR)))
+    total = torch.where(far, grown, pattern + c).sum(-1, keepdim=True)
+    changed = c.sum(-1, keepdim=True)
+    little = (c - pattern * changed) / total
+    change = torch.where(changed.abs() > _MOST, (pattern + c) / total - pattern, little)
+    # Changes of weights sum to zero. That of the largest weight would be a difference of two
+    # numbers near 1; from the others it comes as exact as they are.
+    largest = torch.minimum(pattern, pattern + change).argmax(-1, keepdim=True)
+    change.scatter_(-1, largest, 0)
+    return change.scatter_(-1, largest, -change.sum(-1, keepdim=True))
 
 
 def shared_product(rows: Tensor, base: Tensor) -> Tensor:

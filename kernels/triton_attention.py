@@ -15,7 +15,8 @@ from ioi_fast.kernels.triton_math import expm1, product
 LIVE = tl.constexpr(-1)
 FROZEN = tl.constexpr(-2)
 HIDDEN = tl.constexpr(-1.0e30)  # a score that no query sees
-NEAR = tl.constexpr(1.0)  # a query whose scores move no further takes the difference form
+NEAR = tl.constexpr(1.0)  # a score that moves further counts as far
+MOST = tl.constexpr(0.5)  # so much of the sum of weights changed: all of them did
 
 
 @triton.jit
@@ -40,11 +41,18 @@ def pattern_change(scores, pattern, move, seen):
     Changes sum to zero: that of the largest weight comes from the others, as exact as they are.
     """
     move = tl.where(seen, move, 0.0)
-    e = expm1(tl.minimum(tl.maximum(move, -NEAR), NEAR))
-    m = tl.sum(pattern * e, 1)[:, None]
-    near = pattern * (e - m) / (1 + m)
-    far = softmax(tl.where(seen, scores + move, HIDDEN)) - pattern
-    change = tl.where(tl.max(tl.abs(move), 1)[:, None] > NEAR, far, near)
+    hidden = tl.where(seen, scores, HIDDEN)
+    top = tl.max(hidden, 1)[:, None]
+    moved_top = tl.max(hidden + move, 1)[:, None]
+    grown = tl.exp(hidden + move - moved_top) * tl.max(pattern, 1)[:, None]
+    move -= moved_top - top
+    far = tl.abs(move) > NEAR
+    near = pattern * expm1(tl.minimum(tl.maximum(move, -NEAR), NEAR))
+    c = tl.where(far, grown - pattern, near)
+    total = tl.sum(tl.where(far, grown, pattern + near), 1)[:, None]
+    changed = tl.sum(c, 1)[:, None]
+    little = (c - pattern * changed) / total
+    change = tl.where(tl.abs(changed) > MOST, (pattern + c) / total - pattern, little)
     largest = tl.argmax(tl.minimum(pattern, pattern + change), 1)
     key = tl.arange(0, change.shape[1])
     others = tl.where(key[None, :] == largest[:, None], 0.0, change)

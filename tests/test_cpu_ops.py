@@ -106,6 +106,22 @@ def test_attention_delta_of_a_head_that_looks_at_one_token(size: float, form: Mo
     check(form, "attention_delta", q, k, v, *delta, none, 8**-0.5, tolerance=1e-5)
 
 
+@pytest.mark.parametrize("move", [-30.0, -5.0, -1.5, 1.5, 4.0])
+def test_attention_delta_of_weights_that_stay_while_a_small_one_moves_far(
+    move: float, form: ModuleType
+) -> None:
+    """A weight near 1e-6 that vanishes or grows takes as little from the others, and as exactly."""
+    shape = (2, 6, 3, 8)
+    q, k, v = (normal(*shape, seed=seed) for seed in (1, 2, 3))
+    q[..., 0], k[..., 0], k[:, 0] = 1.0, 0.0, 0.0
+    k[:, 0, :, 0] = -13 * 8**0.5
+    delta_k, none = torch.zeros(shape), torch.zeros(shape)
+    delta_k[:, 0, :, 0] = move * 8**0.5
+    assert reference.attention_delta(q, k, v, none, delta_k, none, 8**-0.5).abs().max() < 1e-2
+    where = (8**-0.5, torch.tensor([[1, 2, 3, 4, 4, 5]] * 2))
+    check(form, "attention_delta", q, k, v, none, delta_k, none, *where, tolerance=5e-6)
+
+
 def test_attention_delta_from_a_weight_that_underflows(form: ModuleType) -> None:
     """A key whose base weight is 0 in fp32 takes all of the new attention."""
     q = torch.ones(1, 2, 1, 1)

@@ -15,7 +15,8 @@ namespace {
 
 constexpr int64_t kLanes = 16;
 constexpr int64_t kTogether = 8;      // rows of a product that are summed side by side
-constexpr float kNear = 1.0f;         // a query whose scores move no further takes the difference form
+constexpr float kNear = 1.0f;         // a score that moves further counts as far
+constexpr float kMost = 0.5f;         // so much of the sum of weights changed: all of them did
 constexpr float kUnderflow = -80.0f;  // exp of it is 2e-35: nothing beside a weight of 1
 
 constexpr int64_t whole(int64_t count, int64_t unit) { return (count + unit - 1) / unit * unit; }
@@ -134,16 +135,56 @@ EVERY_CPU void near_lanes(const float* __restrict pattern, const float* __restri
   }
 }
 
-// Takes softmax(scores + move) − pattern for the queries whose scores moved far; moved is [n, 16].
+// Takes the change of the queries whose scores moved far; `move` is used up.
+//
+// Moves are shifted, which changes no weight, until the largest new score is as large as the largest
+// old one: nothing overflows, and the sum of the new weights can't vanish. A weight whose score
+// moved far is taken from its new score, since it may be 0 before. A weight that stays is no
+// difference of two nearly equal numbers, however far the scores of others move; only where most of
+// the sum changed, and with it every weight, are new and old weights subtracted.
 EVERY_CPU void far_lanes(const float* __restrict scores, const float* __restrict pattern,
                          const Seen& seen, const PerLane& furthest, int64_t n,
                          float* __restrict move, float* __restrict change) {
-  for (int64_t i = 0; i < n * kLanes; ++i) move[i] += scores[i];
-  softmax_lanes(move, seen, n, move);
+  PerLane top, moved_top, largest, changed = {}, total = {};
+  EACH_LANE(l) {
+    top.lane[l] = scores[l];
+    moved_top.lane[l] = scores[l] + move[l];
+    largest.lane[l] = pattern[l];
+  }
+  for (int64_t s = 1; s < n; ++s) {
+    EACH_LANE(l) {
+      const int64_t i = s * kLanes + l;
+      const bool counts = s < seen.keys[l];
+      const float score = counts ? scores[i] : top.lane[l];
+      const float moved = counts ? scores[i] + move[i] : moved_top.lane[l];
+      top.lane[l] = score > top.lane[l] ? score : top.lane[l];
+      moved_top.lane[l] = moved > moved_top.lane[l] ? moved : moved_top.lane[l];
+      largest.lane[l] = pattern[i] > largest.lane[l] ? pattern[i] : largest.lane[l];
+    }
+  }
   for (int64_t s = 0; s < n; ++s) {
     EACH_LANE(l) {
       const int64_t i = s * kLanes + l;
-      change[i] = furthest.lane[l] > kNear ? move[i] - pattern[i] : change[i];
+      const bool counts = s < seen.keys[l];
+      const float shifted = move[i] - (moved_top.lane[l] - top.lane[l]);
+      const bool far = __builtin_fabsf(shifted) > kNear;
+      const float below = scores[i] + move[i] - moved_top.lane[l];
+      const Exponential e = exponential(far ? clamp(below, kUnderflow, 0.0f) : shifted);
+      const float grown = e.exp * (far ? largest.lane[l] : pattern[i]);
+      const float c = far ? grown - pattern[i] : pattern[i] * e.expm1;
+      total.lane[l] += counts ? grown : 0.0f;
+      changed.lane[l] += counts ? c : 0.0f;
+      move[i] = counts ? c : 0.0f;
+    }
+  }
+  EACH_LANE(l) total.lane[l] = 1.0f / total.lane[l];
+  for (int64_t s = 0; s < n; ++s) {
+    EACH_LANE(l) {
+      const int64_t i = s * kLanes + l;
+      const float most = (pattern[i] + move[i]) * total.lane[l] - pattern[i];
+      const float little = (move[i] - pattern[i] * changed.lane[l]) * total.lane[l];
+      const float own = __builtin_fabsf(changed.lane[l]) > kMost ? most : little;
+      change[i] = furthest.lane[l] > kNear ? own : change[i];
     }
   }
 }

@@ -56,6 +56,21 @@ def test_attention_delta(T: int, size: float) -> None:
     check("attention_delta", *base, *delta, 8**-0.5, tolerance=5e-6)
 
 
+@pytest.mark.parametrize("T", [1, 2])
+@pytest.mark.parametrize("move", [-30.0, -5.0, 1.5, 4.0])
+def test_attention_delta_of_weights_that_stay_while_a_small_one_moves_far(
+    move: float, T: int
+) -> None:
+    """A weight near 1e-6 that vanishes or grows takes as little from the others, and as exactly."""
+    q, k, v = (normal(2, length, 3, 8, seed=length) for length in (T, 6, 6))
+    q[..., 0], k[..., 0], k[:, 0] = 1.0, 0.0, 0.0
+    k[:, 0, :, 0] = -13 * 8**0.5
+    delta_k, none = torch.zeros_like(k), torch.zeros_like(k)
+    delta_k[:, 0, :, 0] = move * 8**0.5
+    where = (8**-0.5, torch.tensor([[5, 4]] * 2)[:, :T])
+    check("attention_delta", q, k, v, none[:, :T], delta_k, none, *where, tolerance=5e-6)
+
+
 @pytest.mark.parametrize("P", [1, 16, 17, 40])
 @pytest.mark.parametrize("C", [1, 3])
 @pytest.mark.parametrize("T", [1, 2])
