@@ -107,7 +107,8 @@ def ranking_bars(
 
 
 def percent_scale(result: Result | PairResult) -> tuple[float, str]:
-    """The factor and unit in which effects are shown: percent of the base, or its own unit.
+    """The factor and unit in which effects are shown: percent of the base as in `relative`, or its
+    own unit.
 
     A base near zero (such as KL's) makes no percentage.
     """
@@ -116,7 +117,7 @@ def percent_scale(result: Result | PairResult) -> tuple[float, str]:
     spread = float(result.base.double().abs().mean())
     if metric == "kl" or abs(mean) < 1e-3 * max(spread, 1e-9) or abs(mean) < 1e-6:
         return 1.0, f"change of {metric}"
-    return 100 / abs(mean), f"change of {metric}, % of {mean:.3g}"
+    return 100 / mean, f"change of {metric}, % of {mean:.3g}"
 
 
 def _finite(errors: object) -> list | None:
