@@ -9,7 +9,16 @@ from ioi_fast.circuit import Circuit
 from ioi_fast.config import GPT2Config
 from ioi_fast.positions import Position, parse_position, role_position
 from ioi_fast.prompts import PromptPairs
-from ioi_fast.sites import Head, Node, Receiver, Sender, parse_node, parse_receivers, parse_senders
+from ioi_fast.sites import (
+    Head,
+    Node,
+    Receiver,
+    Sender,
+    listed,
+    parse_node,
+    parse_receivers,
+    parse_senders,
+)
 
 BETWEEN = ("mlps", "nothing")
 INPUTS = ("q", "k", "v")
@@ -132,11 +141,8 @@ def parse_pair_sweep(
     pairs: PromptPairs, *, inputs: object, between: object, position: object
 ) -> PairSweep:
     """The validated intervention of a `pair_sweep` call; raises TypeError or ValueError."""
-    if isinstance(inputs, str) or not isinstance(inputs, Iterable):
-        raise TypeError(f"inputs must be a list of 'q', 'k' and 'v', got {inputs!r}")
-    chosen = tuple(check_choice(one, INPUTS, "inputs") for one in inputs)
-    if not chosen:
-        raise ValueError("inputs must have at least one of q, k, v, got an empty list")
+    entries = listed(inputs, "inputs must be a list of 'q', 'k' and 'v'")
+    chosen = tuple(check_choice(one, INPUTS, "inputs") for one in entries)
     if len(set(chosen)) < len(chosen):
         raise ValueError(f"inputs must differ, got {list(chosen)}")
     between = check_choice(between, BETWEEN, "between")
@@ -221,8 +227,8 @@ def parse_activation_patch(
         for sender in places:
             if sender.mlps:
                 raise ValueError(f"heads: {sender} is not a head; site {site!r} belongs to heads")
-        listed = heads is not None and not isinstance(heads, str)
-        shape = (len(places),) if listed else (config.n_layer, config.n_head)
+        chosen = heads is not None and not isinstance(heads, str)
+        shape = (len(places),) if chosen else (config.n_layer, config.n_head)
     if not (isinstance(position, str) and position == "each"):
         one = parse_position(position, pairs)
         return ActivationPatch(site, tuple((place, one) for place in places), shape, one.name)

@@ -49,13 +49,21 @@ def threads_set(threads: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def check_progress(progress: object) -> None:
+    """Raises TypeError unless progress is True or False."""
+    if not isinstance(progress, bool):
+        raise TypeError(f"progress must be True or False, got {progress!r}")
+
+
 def bar(
     total: int, description: str, progress: bool
 ) -> AbstractContextManager[Callable[[int], None]]:
     """A progress bar whose `advance(k)` counts k of total; silent unless progress is true.
 
-    Raises ImportError naming the extra when a bar is asked for and rich is not installed.
+    Raises TypeError unless progress is True or False, and ImportError naming the extra when a bar
+    is asked for and rich is not installed.
     """
+    check_progress(progress)
     if not progress:
         return nullcontext(lambda count: None)
     from ioi_fast.report import progress as shown

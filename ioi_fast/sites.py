@@ -167,15 +167,18 @@ def parse_senders(
     """
     if isinstance(value, str) and value in ("heads", "mlps"):
         return all_heads(config) if value == "heads" else all_mlps(config)
-    like = "'heads', 'mlps' or a list like ['9.9', 'mlp3', ['8.6', '8.10']]"
-    entries = _entries(value, f"{argument} must be {like}")
+    like = "'heads' or a list like ['9.9', '10.0']"
+    if argument == "senders":
+        like = "'heads', 'mlps' or a list like ['9.9', 'mlp3', ['8.6', '8.10']]"
+    entries = listed(value, f"{argument} must be {like}")
     senders = tuple(_parse_group(entry, config, argument) for entry in entries)
     check_distinct([frozenset(sender.nodes) for sender in senders], senders, argument)
     return senders
 
 
-def _entries(value: object, expected: str) -> list:
-    """What is listed; a set has no order and a dict would lose its values."""
+def listed(value: object, expected: str) -> list:
+    """What is listed, of any kind; raises TypeError for a set, which has no order, or a dict, which
+    would lose its values, and ValueError for nothing."""
     if isinstance(value, (str, set, frozenset, Mapping)) or not isinstance(value, Iterable):
         raise TypeError(f"{expected}, got {value!r}")
     entries = list(value)
@@ -214,7 +217,7 @@ def parse_receivers(value: object, config: GPT2Config) -> tuple[Receiver, ...] |
     """
     if isinstance(value, str) and value == "logits":
         return None
-    entries = _entries(value, "receivers must be 'logits' or a list like ['9.9.q', 'mlp5']")
+    entries = listed(value, "receivers must be 'logits' or a list like ['9.9.q', 'mlp5']")
     receivers = tuple(_parse_receiver(entry, config) for entry in entries)
     check_distinct(receivers, receivers, "receivers")
     return receivers

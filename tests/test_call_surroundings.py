@@ -128,6 +128,12 @@ def test_explain_takes_the_same_arguments_and_runs_nothing(model, pairs, monkeyp
 def test_explain_refuses_what_has_no_plan(model, pairs) -> None:
     with pytest.raises(ValueError, match=r"call must be one of ioi_fast\.path_patch, .*attention"):
         explain(attention, model, pairs, heads=["0.0"])
+    with pytest.raises(ValueError, match=r"call must be one of ioi_fast\.path_patch, .*got \[\]"):
+        explain([], model, pairs)
+    with pytest.raises(TypeError, match="ablate: missing a required argument: 'variants'"):
+        explain(ablate, model, pairs)
+    with pytest.raises(TypeError, match="path_patch: got an unexpected keyword argument 'sender'"):
+        explain(path_patch, model, pairs, sender="heads")
     for arguments, reason in (
         ({"precision": "fp64"}, "'fp64' belongs to the reference"),
         ({"backend": "reference"}, "backend is 'reference'"),

@@ -161,6 +161,16 @@ def test_ablate_every_head_is_a_heat_map(tmp_path, capsys) -> None:
     assert "<html" in (tmp_path / "a.html").read_text()
 
 
+def test_ablate_every_mlp(tmp_path, capsys) -> None:
+    written = tmp_path / "a.json"
+    chosen = ["--variants", "mlps", "--source", "zero", "--position", "END"]
+    assert main(["ablate", *SMALL, *chosen, "--json", str(written)]) == 0
+    assert "6 variants x 6 prompts" in capsys.readouterr().out
+    result = json.loads(written.read_text())
+    assert result["senders"] == [f"mlp{layer}@END" for layer in range(6)]
+    assert len(result["effect"]) == 6
+
+
 def test_ablate_sets_in_a_circuit(capsys) -> None:
     chosen = ["--circuit", "1.6@END,1.5@END,0.3@S2", "--variants", "1.6@END", "1.6@END,1.5@END"]
     assert main(["ablate", *SMALL, *chosen, "--source", "zero", "--metric", "prob"]) == 0
@@ -245,7 +255,9 @@ def test_bad_input_ends_with_one_line(arguments, message, capsys) -> None:
     ("arguments", "message"),
     [
         (["--circuit", ""], "--circuit: expected NODE@ROLE"),
-        (["--variants", "1.6@END", "--position", "S2"], "--position is for 'heads'"),
+        (["--variants", "1.6@END", "--position", "S2"], "--position is for 'heads' and 'mlps'"),
+        (["--variants", "heads", "mlps"], "--variants: 'heads' stands alone"),
+        (["--circuit", "1.6@END,L1H6@S2"], "--circuit: heads: 1.6 is there twice"),
         (["--plan", "--json", "a.json"], "--plan prints the plan"),
     ],
 )

@@ -128,7 +128,10 @@ def test_one_prompt_and_json() -> None:
     ("arguments", "error", "message"),
     [
         ({"inputs": "q"}, TypeError, "inputs must be a list of 'q', 'k' and 'v', got 'q'"),
-        ({"inputs": []}, ValueError, "inputs must have at least one of q, k, v"),
+        ({"inputs": []}, ValueError, "inputs must be a list of 'q', 'k' and 'v', got an empty"),
+        ({"inputs": {"q", "v"}}, TypeError, "inputs must be a list of 'q', 'k' and 'v', got {"),
+        ({"inputs": {"q": 1}}, TypeError, "inputs must be a list of 'q', 'k' and 'v', got {'q'"),
+        ({"progress": 1}, TypeError, "progress must be True or False, got 1"),
         ({"inputs": ["q", "z"]}, ValueError, "inputs must be one of q, k, v, got 'z'"),
         ({"inputs": ["q", "q"]}, ValueError, "inputs must differ"),
         ({"between": "heads"}, ValueError, "between must be one of mlps, nothing"),

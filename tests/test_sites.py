@@ -172,6 +172,8 @@ def test_an_empty_group_is_refused() -> None:
 def test_what_is_no_list_is_refused(value: object) -> None:
     with refused(TypeError, "senders must be 'heads', 'mlps' or a list like", repr(value)):
         parse_senders(value, CONFIG)
+    with refused(TypeError, "heads must be 'heads' or a list like ['9.9', '10.0'], got"):
+        parse_senders(value, CONFIG, "heads")
     with refused(TypeError, "receivers must be 'logits' or a list like", repr(value)):
         parse_receivers(value, CONFIG)
 

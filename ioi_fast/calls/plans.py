@@ -14,7 +14,7 @@ from ioi_fast.calls.reruns import ablate, activation_patch, checked_ablations, c
 from ioi_fast.model import GPT2
 from ioi_fast.prompts import PromptPairs
 from ioi_fast.rerun_asked import ask_ablations, ask_activation_patch
-from ioi_fast.running import check_threads
+from ioi_fast.running import check_progress, check_threads
 
 
 class Plan(Protocol):
@@ -36,15 +36,19 @@ def explain(call: Callable, model: GPT2, pairs: PromptPairs, **arguments: object
 
     >>> print(ioi_fast.explain(ioi_fast.path_patch, model, pairs))    # doctest: +SKIP
     """
-    if call not in _PLANNERS:
+    if not any(call is planned for planned in _PLANNERS):
         names = ", ".join(f"ioi_fast.{planned.__name__}" for planned in _PLANNERS)
         raise ValueError(f"call must be one of {names}, got {call!r}")
-    bound = inspect.signature(call).bind(model, pairs, **arguments)
+    try:
+        bound = inspect.signature(call).bind(model, pairs, **arguments)
+    except TypeError as problem:
+        raise TypeError(f"{call.__name__}: {problem}") from None
     bound.apply_defaults()
     given = bound.arguments
     make = _PLANNERS[call](model, pairs, given)
     check_request(given["backend"], given["precision"], given["max_memory"])
     check_threads(given["threads"])
+    check_progress(given["progress"])
     _, reason = fast_backend(model, given["precision"], given["backend"])
     if given["backend"] == "reference":
         reason = "backend is 'reference'"

@@ -13,6 +13,7 @@ from ioi_fast.interventions import SOURCES
 from ioi_fast.metrics import METRICS
 from ioi_fast.model import GPT2
 from ioi_fast.results import Result
+from ioi_fast.sites import parse_senders
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -30,9 +31,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         nargs="+",
         default=["heads"],
         metavar="VARIANT",
-        help="'heads' (each head alone), or sets like 9.9@END,mlp0@all 9.6@S2",
+        help="'heads' or 'mlps' (each alone), or sets like 9.9@END,mlp0@all 9.6@S2",
     )
-    what.add_argument("--position", help="a role or 'all', for 'heads' (default all)")
+    what.add_argument("--position", help="a role or 'all', for 'heads' and 'mlps' (default all)")
     what.add_argument("--source", default="mean", choices=SOURCES)
     what.add_argument(
         "--circuit",
@@ -80,12 +81,14 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _variants(arguments: argparse.Namespace, model: GPT2) -> list[dict[str, str]]:
-    if arguments.variants == ["heads"]:
-        config = model.config
-        heads = [f"{layer}.{h}" for layer in range(config.n_layer) for h in range(config.n_head)]
-        return [{head: arguments.position or "all"} for head in heads]
+    if arguments.variants in (["heads"], ["mlps"]):
+        senders = parse_senders(arguments.variants[0], model.config)
+        return [{str(sender): arguments.position or "all"} for sender in senders]
+    for word in ("heads", "mlps"):
+        if word in arguments.variants:
+            raise ValueError(f"--variants: {word!r} stands alone, got {arguments.variants}")
     if arguments.position is not None:
-        raise ValueError("--position is for 'heads'; sets name their own, like 9.9@END")
+        raise ValueError("--position is for 'heads' and 'mlps'; sets name their own, like 9.9@END")
     return [options.ablations(text, "--variants") for text in arguments.variants]
 
 
@@ -99,4 +102,8 @@ def _as_heads(result: Result, arguments: argparse.Namespace, model: GPT2) -> Res
 def _base(text: str | None) -> Circuit | str:
     if text is None:
         return "model"
-    return Circuit({} if text == "none" else options.ablations(text, "--circuit"))
+    heads = {} if text == "none" else options.ablations(text, "--circuit")
+    try:
+        return Circuit(heads)
+    except ValueError as problem:
+        raise ValueError(f"--circuit: {problem}") from None

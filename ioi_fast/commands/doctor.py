@@ -16,6 +16,7 @@ from ioi_fast.config import GPT2Config
 from ioi_fast.kernels.bf16_linear import ONEDNN, PANELS, ROUNDED, bf16_arithmetic
 from ioi_fast.kernels.build import BuildError, find_compiler, load_kernels
 from ioi_fast.kernels.packed_linear import onednn_available
+from ioi_fast.kernels.panel_linear import panels_supported
 from ioi_fast.model import GPT2
 from ioi_fast.prompts import PromptPairs
 
@@ -67,12 +68,16 @@ def run(arguments: argparse.Namespace) -> int:
 def _machine() -> list[Finding]:
     python = f"Python {platform.python_version()}, torch {torch.__version__}, {platform.machine()}"
     threads = f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
-    onednn = onednn_available()
-    bf16 = bf16_arithmetic(compiled=_compiled())
+    compiled, onednn = _compiled(), onednn_available()
+    panels = compiled and panels_supported()
+    packed = "by the C++ kernels (AVX-512)" if panels else "by oneDNN"
+    if not (panels or onednn):
+        packed = "absent: torch's own are used"
+    bf16 = bf16_arithmetic(compiled=compiled)
     compiler = " ".join(find_compiler() or [])
     return [
         Finding("machine", True, f"{python}, {threads}"),
-        Finding("packed products", onednn, "oneDNN" if onednn else "absent: torch's own are used"),
+        Finding("packed products", panels or onednn, packed),
         Finding("bf16 arithmetic", bf16 != ROUNDED, _BF16[bf16]),
         Finding("C++ compiler", bool(compiler), compiler or "none found; nothing here needs one"),
     ]
