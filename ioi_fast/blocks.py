@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ioi_fast import memory_estimate as memory
-from ioi_fast.work import Prompt
+from ioi_fast.work import Prompt, begun_before
 
 if TYPE_CHECKING:
     from ioi_fast.plan import PathPlan
@@ -46,8 +46,9 @@ def block_bytes(plan: PathPlan, prompts: Sequence[Prompt], variants: int) -> int
         return memory.in_bytes(runs, everything + wave + reads)
     read = [D if r.site == "mlp_in" else K for r in plan.receivers or ()]
     everything += variants * cells * sum(read)
-    if K in read:
-        wave *= 2  # the same once more, normalised
+    layers = {r.node.layer for r in plan.receivers or () if r.site != "mlp_in"}
+    begun = max((begun_before(layer, plan.variants) for layer in layers), default=0)
+    wave = max(wave, 2 * min(begun, variants) * cells * D)  # the same once more, normalised
     tile = min(variants, tile_variants(after.rows))
     # Beside a tile is what came of those before it, which is then read.
     rerun = variants * n * D + max(

@@ -39,9 +39,11 @@ def reruns(config: GPT2Config, rows: int, slots: int) -> int:
     return max(6 * rows, 4 * rows + 3 * slots if slots > rows else 0) * config.n_embd
 
 
-def heads_of_circuit(config: GPT2Config, heads: int) -> int:
-    """The weights of a circuit's heads, which are packed for the call."""
-    return 4 * heads * config.n_embd * config.d_head
+def heads_of_circuit(config: GPT2Config, heads: Sequence[int]) -> int:
+    """The weights of a circuit's heads by layer, which are packed for the call; where a layer has
+    all of its heads the model's are taken."""
+    packed = sum(count for count in heads if count < config.n_head)
+    return 4 * packed * config.n_embd * config.d_head
 
 
 def for_waves(config: GPT2Config, layers: int, cells: int, new_layers: int) -> int:

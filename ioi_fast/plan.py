@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from ioi_fast.blocks import block_bytes, blocks_of, prompt_blocks, split
 from ioi_fast.config import GPT2Config
 from ioi_fast.sites import Receiver, Sender
-from ioi_fast.work import Prompt, Variant, first_reached, place, run_flops
+from ioi_fast.work import Prompt, Variant, begun_before, first_reached, place, run_flops
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class PathPlan:
         D, F, K = config.n_embd, config.d_mlp, config.d_head
         heads = [r for r in self.receivers if r.node.layer == layer and r.site != "mlp_in"]
         cells = sum(self.cells(prompt) for prompt in live)
-        flops = 2 * D * K * len(heads) * cells * len(self.variants)
+        flops = 2 * D * K * len(heads) * cells * begun_before(layer, self.variants)
         begun = sum(variant.reaches < layer for variant in self.variants)
         starting = [variant for variant in self.variants if variant.reaches == layer]
         at_end = layer == config.n_layer - 1

@@ -176,7 +176,10 @@ class RerunPlan:
         together = min(len(self.variants), self.variants_together(cells.rows))
         rerun = memory.reruns(config, together * cells.rows, together * cells.slots)
         reads = memory.reading(config, self.vocabulary, together * n)
-        beside = memory.heads_of_circuit(config, len(self.roles or ()))
+        heads = Counter(head.layer for head in self.roles or ())
+        beside = memory.heads_of_circuit(
+            config, [heads[layer] for layer in range(self.first_layer, config.n_layer)]
+        )
         beside += memory.base_logits(config, self.vocabulary, n)
         L = config.n_layer
         return memory.in_bytes(kept(L - 1) + runs, kept(L) + beside + max(rerun, reads))

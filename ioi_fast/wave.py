@@ -20,7 +20,7 @@ from ioi_fast.model import GPT2
 from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
 from ioi_fast.sites import Receiver
-from ioi_fast.work import Variant
+from ioi_fast.work import Variant, begun_before
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,7 +68,7 @@ class Wave:
         """
         delta_PCD, last = self._start(), self.model.config.n_layer - 1
         for layer in range(last + 1):
-            begun = sum(variant.start[0] < layer for variant in self.variants)
+            begun = begun_before(layer, self.variants)
             if begun:
                 yield layer, self._normed(layer, delta_PCD[:begun])
             if layer < last:
@@ -87,9 +87,16 @@ class Wave:
         if not by_head:
             return {}
         block, config = self.model.weights.blocks[layer], self.model.config
-        normed = self._normed(layer, delta_PCD)
+        begun = begun_before(layer, self.variants)
+        normed = self._normed(layer, delta_PCD[:begun])
         columns = block.w_qkv.unflatten(1, (3, config.n_head, config.d_head))
-        return {r: normed @ columns[:, "qkv".index(r.site), r.node.head] for r in by_head}
+        received = {}
+        for receiver in by_head:
+            weight_DK = columns[:, "qkv".index(receiver.site), receiver.node.head]
+            value_PCK = delta_PCD.new_zeros(*delta_PCD.shape[:2], config.d_head)
+            value_PCK[:begun] = normed @ weight_DK
+            received[receiver] = value_PCK
+        return received
 
     def _normed(self, layer: int, delta_PCD: Tensor) -> Tensor:
         gain = self.model.weights.blocks[layer].ln_1_gain

@@ -71,6 +71,11 @@ class Variant:
         return self.start <= (layer, 0) and all(mlp.layer != layer for mlp in self.sender.mlps)
 
 
+def begun_before(layer: int, variants: Sequence[Variant]) -> int:
+    """How many of some variants differ before a layer: the first ones, in order of their starts."""
+    return sum(variant.start[0] < layer for variant in variants)
+
+
 def place(node: Node) -> tuple[int, int]:
     """Where a node writes: (layer, 0) for a head, (layer, 1) for an MLP."""
     return (node.layer, 0 if isinstance(node, Head) else 1)
