@@ -35,6 +35,8 @@ def _accuracy(logits_RV: Tensor, answer_R: Tensor, wrong_R: Tensor) -> Tensor:
 # "kl" needs the base logits too and is defined in Reading.
 _DEFINITIONS = {"logit_diff": _logit_diff, "prob": _prob, "rank": _rank, "accuracy": _accuracy}
 METRICS = (*_DEFINITIONS, "kl")
+# Changes of logits whose exponential is still far from a float's largest number.
+_LARGE = 50.0
 
 
 def _pick(values_RV: Tensor, token_R: Tensor) -> Tensor:
@@ -103,14 +105,19 @@ class Reading:
 
 
 def _prob_change(base_RV: Tensor, delta_RV: Tensor, answer_R: Tensor) -> Tensor:
-    """p0·(exp(m) − 1) with m = d_answer − log Σ p0·exp(d), the move of log p."""
-    log_p0_RV, d_RV = _centred(base_RV, delta_RV)
+    """−p0·S/(1 + S) with S = Σ p0·(exp(d) − 1), where d is δ less the answer's own δ.
+
+    Only other tokens are in the sum, so that an answer near certain moves as exactly as their
+    probabilities do.
+    """
+    log_p0_RV = base_RV.log_softmax(-1)
     log_p0_R = _pick(log_p0_RV, answer_R)
-    move_R = _pick(d_RV, answer_R) - _log_mean_exp(log_p0_RV, d_RV)
-    near_R = log_p0_R.exp() * torch.expm1(move_R.clamp(max=1))
-    # Where p grows much, p0 may be too small for a float and exp(m) too large.
-    far_R = (log_p0_R + move_R).exp() - log_p0_R.exp()
-    return torch.where(move_R < 1, near_R, far_R)
+    d_RV = delta_RV - _pick(delta_RV, answer_R)[:, None]
+    S_R = (log_p0_RV.exp() * torch.expm1(d_RV.clamp(max=_LARGE))).sum(-1)
+    near_R = -log_p0_R.exp() * S_R / (1 + S_R)
+    # Where p grows much S is near −1, and exp(d) may be too large for a float.
+    far_R = (log_p0_R - torch.logsumexp(log_p0_RV + d_RV, -1)).exp() - log_p0_R.exp()
+    return torch.where((S_R > -0.5) & (d_RV.amax(-1) < _LARGE), near_R, far_R)
 
 
 def _kl_change(base_RV: Tensor, delta_RV: Tensor) -> Tensor:
@@ -129,10 +136,11 @@ def _log_mean_exp(log_p0_RV: Tensor, d_RV: Tensor) -> Tensor:
     p0_RV = log_p0_RV.exp()
     # Σ p0·d = 0, so only exp(d) − 1 − d is left, which has its own series where d is small.
     series_RV = d_RV.square() * (0.5 + d_RV * (1 / 6 + d_RV * (1 / 24 + d_RV / 120)))
-    curved_RV = torch.where(d_RV.abs() < 0.05, series_RV, torch.expm1(d_RV.clamp(max=60)) - d_RV)
+    grown_RV = torch.expm1(d_RV.clamp(max=_LARGE)) - d_RV
+    curved_RV = torch.where(d_RV.abs() < 0.05, series_RV, grown_RV)
     small_R = torch.log1p((p0_RV * curved_RV).sum(-1))
     large_R = torch.logsumexp(log_p0_RV + d_RV, -1)
-    return torch.where(d_RV.amax(-1) < 50, small_R, large_R)
+    return torch.where(d_RV.amax(-1) < _LARGE, small_R, large_R)
 
 
 def _checked(values: object, rows: int) -> Tensor:

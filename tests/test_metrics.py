@@ -99,6 +99,21 @@ def test_changes_keep_their_precision_at_every_size(metric: str, size: float) ->
         assert_close(read.change(delta, prompt).double(), truth, 2e-6, what=metric)
 
 
+@pytest.mark.parametrize("size", [3.0, 0.1, 1e-3])
+@pytest.mark.parametrize("lead", [5.0, 12.0, 20.0])
+def test_an_answer_near_certain_moves_as_exactly_as_the_others(lead: float, size: float) -> None:
+    """Its probability is 1 − 1e-2 to 1 − 1e-9, and its change as small."""
+    base, delta = normal(8, 30, seed=1), normal(64, 30, seed=2, size=size)
+    base[:, 4] += lead
+    prompt, answers = torch.arange(64) % 8, [4] * 8
+    change = reading("prob", base, answers, [0] * 8).change(delta, prompt)
+    old = base.double()[prompt].softmax(-1)
+    new = (base.double()[prompt] + delta.double()).softmax(-1)
+    others = torch.arange(30) != 4
+    truth = -(new - old)[:, others].sum(-1)
+    assert_close(change.double(), truth, 1e-5)
+
+
 def definition_in_float64(
     metric: str, base: Tensor, delta: Tensor, prompt: Tensor, answers: list[int]
 ) -> Tensor:
