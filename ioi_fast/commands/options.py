@@ -7,7 +7,6 @@ import os
 import re
 import sys
 import tempfile
-from pathlib import Path
 
 import torch
 
@@ -17,6 +16,7 @@ from ioi_fast.ioi.dataset import ioi_prompts
 from ioi_fast.model import GPT2
 from ioi_fast.prompt_files import load_prompts
 from ioi_fast.prompts import PromptPairs
+from ioi_fast.report.atomic import check_target
 from ioi_fast.report.extra import require
 
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
@@ -111,12 +111,12 @@ def check_outputs(*paths: str | os.PathLike | None, page: bool) -> None:
     require("rich.console")
     if page:
         require("jinja2")
-    given = [Path(path) for path in paths if path]
-    if len({path.absolute() for path in given}) < len(given):
+    if "" in paths:
+        raise ValueError("--json and --out need the name of a file, got an empty one")
+    given = [check_target(path) for path in paths if path is not None]
+    if len(set(given)) < len(given):
         raise ValueError(f"{given[0]} is asked for twice: the outputs need files of their own")
     for path in given:
-        if path.is_dir():
-            raise IsADirectoryError(f"{path} is a folder, expected the name of a file")
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         try:
             tempfile.TemporaryFile(dir=folder).close()
