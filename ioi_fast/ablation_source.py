@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ioi_fast.positions import Position
 from ioi_fast.prompts import PromptPairs
 
 
@@ -31,6 +33,25 @@ def check_matches_everywhere(pairs: PromptPairs, argument: str = "source") -> No
             f"{argument}='new' at all positions matches token to token, but orig and new differ in "
             "length; use roles or another source"
         )
+
+
+def check_reached(
+    source: str,
+    pairs: PromptPairs,
+    mean_pairs: PromptPairs,
+    positions: Iterable[Position],
+    argument: str,
+) -> None:
+    """Raises ValueError when no prompt has a mean for a position of the original prompts."""
+    if source not in ("mean", "mean_by_form"):
+        return
+    by_form = source == "mean_by_form"
+    group = mean_pairs.forms if by_form else torch.zeros_like(mean_pairs.answers)
+    tokens = torch.zeros(*mean_pairs.new.shape, 0)  # only where they end counts
+    table = MeanTable.of(tokens, mean_pairs.new_end, group)
+    groups = pairs.forms if by_form else torch.zeros_like(pairs.answers)
+    for position in positions:
+        table.rows(groups, position.where(pairs.orig), pairs.end, argument)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ioi_fast import ops, reference_backend, wave_backend
-from ioi_fast.ablation_source import check_matches_everywhere, check_source
+from ioi_fast.ablation_source import check_matches_everywhere, check_reached, check_source
 from ioi_fast.backends import Choice, choose
 from ioi_fast.calls.checks import check_inputs, exact_model
 from ioi_fast.interventions import PathPatch, parse_path_patch
@@ -76,7 +76,10 @@ def checked_patch(model: GPT2, pairs: PromptPairs, metric: Metric, **asked: obje
     check_metric(metric)
     patch = parse_path_patch(pairs, model.config, **asked)
     if patch.knock_out.ablations:
-        check_source(patch.knock_out.source, pairs, pairs, "knock_out_source")
+        taken = (patch.knock_out.source, pairs, pairs)
+        check_source(*taken, "knock_out_source")
+        positions = [one.position for one in patch.knock_out.ablations]
+        check_reached(*taken, positions, "knock_out_source")
         everywhere = any(one.position.everywhere for one in patch.knock_out.ablations)
         if patch.knock_out.source == "new" and everywhere:
             check_matches_everywhere(pairs, "knock_out_source")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ioi_fast import ops, reference_backend, rerun_backend
-from ioi_fast.ablation_source import check_source
+from ioi_fast.ablation_source import check_reached, check_source
 from ioi_fast.backends import Choice, choose
 from ioi_fast.calls.checks import check_inputs, exact_model
 from ioi_fast.interventions import (
@@ -142,6 +142,8 @@ def checked_ablations(
     mean_pairs = pairs if mean_pairs is None else mean_pairs
     check_inputs(model, mean_pairs, "mean_pairs")
     check_source(ablations.source, pairs, mean_pairs, "source")
+    named = {one.position.name: one.position for variant in ablations.variants for one in variant}
+    check_reached(ablations.source, pairs, mean_pairs, named.values(), "source")
     return ablations, mean_pairs
 
 
