@@ -18,25 +18,47 @@ VOCABULARY_ROWS = 64
 READING_ROWS = 8
 _READING_TENSORS = 8
 # Bytes of what is no large tensor: blocks and buffers of kernels and libraries, small tensors.
-BESIDE = 3 << 20
+BESIDE = 4 << 20
 
 
-def one_run(config: GPT2Config, rows: int) -> int:
-    """A layer of a run: three residuals, q, k and v, z, the MLP's output, and its inner input."""
-    return rows * (8 * config.n_embd + config.d_mlp)
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The tokens of some prompts up to their last ones."""
+
+    rows: int  # all of them
+    slots: int  # of prompts that are all as long as the longest
+
+    @classmethod
+    def of(cls, last: Sequence[int]) -> Tokens:
+        """From the last token of each prompt."""
+        return cls(sum(last) + len(last), len(last) * (max(last) + 1))
 
 
-def both_runs(config: GPT2Config, rows: int, new_rows: int, aligned: bool) -> int:
-    """A layer of both; where tokens match, the new one is a difference whose sites are all seen."""
-    new = 10 * new_rows * config.n_embd if aligned else one_run(config, new_rows)
-    return one_run(config, rows) + new
+def one_run(config: GPT2Config, tokens: Tokens) -> int:
+    """A layer of a run: three residuals, z, the MLP's output and its inner input by rows; q, k and
+    v by slots."""
+    return tokens.rows * (5 * config.n_embd + config.d_mlp) + 3 * tokens.slots * config.n_embd
 
 
-def reruns(config: GPT2Config, rows: int, slots: int) -> int:
-    """A layer of reruns: δ before it and of what is overwritten there, LayerNorm's, q, k and v, or
-    what goes in and out of the MLP. Where prompts have unlike many rows, q, k and v by slots too.
-    """
-    return max(6 * rows, 4 * rows + 3 * slots if slots > rows else 0) * config.n_embd
+def new_beside(config: GPT2Config, tokens: Tokens) -> int:
+    """A layer of the new run as a difference whose sites are all seen, two of them by slots where
+    prompts have unlike many rows."""
+    unlike = tokens.slots > tokens.rows
+    return (10 * tokens.rows + (2 * tokens.slots if unlike else 0)) * config.n_embd
+
+
+def knocked_out(config: GPT2Config, rows: int) -> int:
+    """What a knock-out adds to a layer of orig: its values and what they replace."""
+    return 4 * rows * config.n_embd
+
+
+def knocked_in_new(config: GPT2Config, tokens: Tokens, aligned: bool) -> int:
+    """The same of new; where that is a difference, how far both differ there, by slots too where
+    prompts have unlike many rows."""
+    if not aligned:
+        return 2 * tokens.rows * config.n_embd
+    unlike = tokens.slots > tokens.rows
+    return (4 * tokens.rows + (tokens.slots if unlike else 0)) * config.n_embd
 
 
 def heads_of_circuit(config: GPT2Config, heads: Sequence[int]) -> int:
@@ -75,6 +97,23 @@ class Cells:
         return self.prompts * self.widest
 
 
+def reruns(config: GPT2Config, cells: Cells, begun: int, variants: int, at_end: bool) -> int:
+    """A layer of reruns of some variants, of which those that have begun differ before it.
+
+    δ before it and of what is overwritten there, LayerNorm's, q, k and v, or what goes in and out
+    of the MLP; where some begin there δ and z of all. Where prompts have unlike many rows, q, k and
+    v by slots too. At END alone little is there beside keys and values.
+    """
+    rows, unlike = cells.rows, cells.slots > cells.rows
+    if at_end:
+        return (variants + 3 * begun) * rows * config.n_embd
+    if begun == variants:
+        each = max(6 * rows, 5 * rows + 3 * cells.slots if unlike else 0)
+        return variants * each * config.n_embd
+    own = 3 * rows + 3 * cells.slots if unlike else 4 * rows
+    return max(4 * variants * rows, 2 * variants * rows + begun * own) * config.n_embd
+
+
 def for_reruns(config: GPT2Config, layers: int, first: int, tokens: int, cells: Cells) -> int:
     """What reruns from a layer on read of the first layers of the original run: q, k and v of all
     tokens, residuals and the MLP's inner input of the rows that can differ; at the end END's."""
@@ -89,6 +128,12 @@ def runs_beside(kept: Callable[[int], int], new_layers: int, both: int, one: int
     """The largest layer of the runs beside what is kept of the layers up to it: the last one that
     both go through, or the last that orig goes through on all tokens."""
     return max(kept(new_layers) + both, kept(L - 1) + one)
+
+
+def runs_of_layers(kept: Callable[[int], int], of_orig: int, of_new: int, L: int) -> int:
+    """The largest layer where new runs through all layers: the last with all tokens of orig, beside
+    what is kept of those before it, or new's last."""
+    return max(kept(max(0, L - 2)) + of_orig + of_new, kept(L - 1) + max(of_new, of_orig // 3))
 
 
 def base_logits(config: GPT2Config, vocabulary: bool, prompts: int) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ioi_fast import memory_estimate as memory
-from ioi_fast.blocks import ROWS_PER_TILE, prompt_blocks
+from ioi_fast.blocks import ROWS_PER_TILE, new_run, prompt_blocks
 from ioi_fast.config import GPT2Config
 from ioi_fast.plan import LayerWork, rows_table
 from ioi_fast.sites import Head, Sender
@@ -146,26 +146,25 @@ class PairPlan:
     def _block_bytes(self, block: tuple[int, ...]) -> int:
         config, prompts = self.config, [self.prompts[i] for i in block]
         D, L, n = config.n_embd, config.n_layer, len(prompts)
-        tokens = n * (max(prompt.end for prompt in prompts) + 1)
+        tokens = memory.Tokens.of([prompt.end for prompt in prompts])
         one = memory.one_run(config, tokens)
         logits = memory.base_logits(config, self.vocabulary, n)
         if not prompts[0].live or L == 1:
             return memory.in_bytes(one, logits)
         cells = sum(map(self.cells, prompts))
         after = memory.Cells.of(list(map(self.after, prompts)))
-        new_rows = sum(prompt.new_rows for prompt in prompts)
 
         def kept(layers: int) -> int:
             read = memory.for_waves(config, layers, cells, L - 1)
-            return read + memory.for_reruns(config, layers, 1, tokens, after)
+            return read + memory.for_reruns(config, layers, 1, tokens.slots, after)
 
-        both = memory.both_runs(config, tokens, new_rows, prompts[0].aligned)
+        both = one + new_run(config, prompts)
         runs = memory.runs_beside(kept, L - 1, both, one, L)
         # Every sender's change, those of earlier layers as a layer's heads read them, and a rerun
         # from there: later layers read more, the last one is rerun with few queries, at END.
         layer_read = config.n_head * cells * D
         senders, tile = len(self.variants) * cells * D, self.together(after.rows)
-        rerun = memory.reruns(config, tile * after.rows, tile * after.slots)
+        rerun = memory.reruns(config, after, tile, tile, at_end=False)
         steps = ((L - 3, rerun), (L - 2, 5 * rerun // 6), (L - 1, rerun // 3))
         follows = max(layer * layer_read + most for layer, most in steps if layer > 0)
         reads = (L - 1) * layer_read + memory.reading(config, self.vocabulary, tile * n)

@@ -40,6 +40,8 @@ class PathPlan:
     everywhere: bool  # whether every position is patched
     between: str
     vocabulary: bool  # whether the metric needs every logit at END
+    knocked: tuple[int, ...]  # layers in which something is knocked out
+    knocked_by_new: bool  # whether by what a clean new run has there
     prompt_blocks: tuple[tuple[int, ...], ...]  # indices of prompts of like length
     variant_blocks: tuple[range, ...]  # into variants
 
@@ -222,6 +224,8 @@ def plan_path_patch(
     everywhere: bool = False,
     between: str,
     vocabulary: bool,
+    knocked: Sequence[int] = (),
+    knocked_by_new: bool = False,
     max_memory: int | None = None,
 ) -> PathPlan:
     """Orders the senders by first layer and splits prompts and senders to fit the memory.
@@ -243,6 +247,8 @@ def plan_path_patch(
         everywhere=everywhere,
         between=between,
         vocabulary=vocabulary,
+        knocked=tuple(knocked),
+        knocked_by_new=knocked_by_new,
         prompt_blocks=(tuple(range(len(prompts))),),
         variant_blocks=(range(len(variants)),),
     )

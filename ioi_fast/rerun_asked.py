@@ -88,9 +88,18 @@ def _rows_of_new(pairs: PromptPairs, positions: Mapping[str, Position], circuit:
     """Tokens of the new run: those from the first change on where it runs as a difference."""
     moved = [p for p in positions.values() if not p.everywhere and not torch.equal(p.orig, p.new)]
     rows = int((pairs.new_end + 1).sum()) if circuit or moved else 0
-    if not circuit:
+    if not circuit and len(moved) < len(positions):
         rows += int((pairs.end + 1 - first_changed(pairs)).sum())
     return rows
+
+
+def _columns(pairs: PromptPairs, positions: Mapping[str, Position], run: str) -> list[tuple]:
+    """The token of each position in the "orig" or "new" run, −1 for all, by prompts."""
+    columns = [
+        [-1] * len(pairs) if one.everywhere else getattr(one, run).tolist()
+        for one in positions.values()
+    ]
+    return list(zip(*columns, strict=True)) if columns else [()] * len(pairs)
 
 
 def _asked(
@@ -106,13 +115,11 @@ def _asked(
     for role in () if circuit is None else circuit.roles.values():
         positions.setdefault(role, role_position(role, pairs, "base"))
     names = tuple(positions)
-    columns = [
-        [-1] * len(pairs) if one.everywhere else one.orig.tolist() for one in positions.values()
-    ]
     ends = zip(pairs.end.tolist(), pairs.new_end.tolist(), strict=True)
+    columns = _columns(pairs, positions, "orig"), _columns(pairs, positions, "new")
     prompts = [
-        RerunPrompt(end, max(end, new_end), tuple(column[n] for column in columns))
-        for n, (end, new_end) in enumerate(ends)
+        RerunPrompt(end, max(end, new_end), *at)
+        for (end, new_end), *at in zip(ends, *columns, strict=True)
     ]
     plan = plan_reruns(
         config,

@@ -127,11 +127,11 @@ class _Ready:
         tail = Tail.of_cells(grid, [plan.cells(prompt) for prompt in prompts])
         places = Places.of(positions, pairs, tail, plan.source)
         new, difference = None, None
-        if plan.source == "new" and plan.sites:
-            if circuit is not None or any(places.key.values()):
-                new = clean_run_of_new(exact.model, exact.packed, exact.ops, pairs)
-            if circuit is None:
-                difference = _new_run(exact, grid, pairs)
+        apart, beside = plan.runs_of_new(prompts)
+        if apart:
+            new = clean_run_of_new(exact.model, exact.packed, exact.ops, pairs)
+        if beside:
+            difference = _new_run(exact, grid, pairs)
         sources = Sources(fast.model.config, pairs, plan.source, means, new)
         walk = _Walk(exact, asked, orig, tail, sources, places, difference)
         final = walk.run(pairs.orig)
@@ -235,6 +235,9 @@ class _Walk:
                 if ablated is not None:
                     self.frozen[layer] = ablated["z"].where[self._tail.in_orig]
             resid = state.resid_mid + state.mlp_out
+            # Before the next layer's are made.
+            del state, ablated
+            self._new = {}
         return resid
 
     def _ablated(self, layer: int) -> Ablated | None:

@@ -15,7 +15,13 @@ from ioi_fast import memory_estimate as memory
 from ioi_fast.blocks import prompt_blocks
 from ioi_fast.config import GPT2Config
 from ioi_fast.rerun_flops import FlopCount
-from ioi_fast.rerun_variants import Change, RerunPrompt, RerunVariant, shared_states
+from ioi_fast.rerun_variants import (
+    Change,
+    RerunPrompt,
+    RerunVariant,
+    joining,
+    shared_states,
+)
 from ioi_fast.sites import Head
 from ioi_fast.work import Prompt, run_flops
 
@@ -72,6 +78,21 @@ class RerunPlan:
     def steps(self) -> int:
         """The unit of progress: variants, once for each block of prompts."""
         return len(self.variants) * len(self.prompt_blocks)
+
+    def runs_of_new(self, prompts: Sequence[RerunPrompt]) -> tuple[bool, bool]:
+        """Whether the new run of some prompts goes by itself, and whether as a difference.
+
+        By itself where a position stands elsewhere in new, or where the base is a circuit.
+        """
+        if self.source != "new" or not self.sites:
+            return False, False
+        if self.roles is not None:
+            return True, False
+        moved = {
+            any(prompt.at[i] != prompt.at_new[i] for prompt in prompts)
+            for i in range(len(self.names))
+        }
+        return True in moved, False in moved
 
     def variants_together(self, cells: int) -> int:
         """Variants of one rerun on so many cells."""
@@ -152,37 +173,48 @@ class RerunPlan:
     @property
     def peak_bytes(self) -> int:
         """Estimate of the growth of memory during the call, packed weights not counted."""
-        return max(self._block_bytes(block) for block in self.prompt_blocks)
+        tiles: dict[int, set] = {}  # the same for most blocks
+        return max(self._block_bytes(block, tiles) for block in self.prompt_blocks)
 
-    def _block_bytes(self, block: tuple[int, ...]) -> int:
+    def _block_bytes(self, block: tuple[int, ...], tiles: dict[int, set]) -> int:
         config, prompts = self.config, [self.prompts[i] for i in block]
         D, n = config.n_embd, len(prompts)
-        tokens = n * (max(prompt.end for prompt in prompts) + 1)
-        new = n * (max(prompt.last for prompt in prompts) + 1)
-        runs, means = memory.one_run(config, tokens), 0
+        tokens = memory.Tokens.of([prompt.end for prompt in prompts])
+        apart, beside = self.runs_of_new(prompts)
+        means = 0
         if self.source.startswith("mean"):
             longest = max(prompt.last for prompt in self.prompts) + 1
             means = len(self.sites) * self.forms * longest * D
-        elif self.source == "new":
-            runs = memory.both_runs(config, tokens, new, self.roles is None)
+        of_orig = memory.one_run(config, tokens)
+        if self.roles is not None:
+            of_orig += 2 * tokens.rows * D  # z as it was, and what it becomes
+        of_new = memory.new_beside(config, tokens) if beside else 0
+        if apart:
+            last = [prompt.last for prompt in prompts]
+            of_new += memory.one_run(config, memory.Tokens.of(last))
         if not self.variants:
-            return memory.in_bytes(means + runs)
+            return memory.in_bytes(means + of_orig + of_new)
         cells = memory.Cells.of([self.cells(prompt) for prompt in prompts])
         values = means + len(self.changes) * cells.rows * D
 
         def kept(layers: int) -> int:
-            return values + memory.for_reruns(config, layers, self.first_layer, tokens, cells)
+            return values + memory.for_reruns(config, layers, self.first_layer, tokens.slots, cells)
 
         together = min(len(self.variants), self.variants_together(cells.rows))
-        rerun = memory.reruns(config, together * cells.rows, together * cells.slots)
+        if together not in tiles:
+            # A circuit's few heads differ at few cells: there nothing is wider than the MLP.
+            known = self.roles is not None and {(together, together, False)}
+            tiles[together] = known or joining(self.variants, together, config.n_layer)
+        rerun = max(memory.reruns(config, cells, *counts) for counts in tiles[together])
         reads = memory.reading(config, self.vocabulary, together * n)
         heads = Counter(head.layer for head in self.roles or ())
-        beside = memory.heads_of_circuit(
-            config, [heads[layer] for layer in range(self.first_layer, config.n_layer)]
-        )
-        beside += memory.base_logits(config, self.vocabulary, n)
+        # In the first layer in which anything differs only what is overwritten is written.
+        layers = range(self.first_layer + 1, config.n_layer)
+        kept_on = memory.heads_of_circuit(config, [heads[layer] for layer in layers])
+        kept_on += memory.base_logits(config, self.vocabulary, n)
         L = config.n_layer
-        return memory.in_bytes(kept(L - 1) + runs, kept(L) + beside + max(rerun, reads))
+        runs = memory.runs_of_layers(kept, of_orig, of_new, L)
+        return memory.in_bytes(runs, kept(L) + kept_on + max(rerun, reads))
 
     def __str__(self) -> str:
         base = "the model" if self.roles is None else f"a circuit of {len(self.roles)} heads"

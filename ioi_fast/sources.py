@@ -90,10 +90,11 @@ class Sources:
         """Goes on to a layer."""
         if self.new is None:
             return
-        before = self._state
-        resid = (
-            self.new.embed(self.pairs.new) if before is None else before.resid_mid + before.mlp_out
-        )
+        if self._state is None:
+            resid = self.new.embed(self.pairs.new)
+        else:
+            resid = self._state.resid_mid + self._state.mlp_out
+        self._state = None  # before the next layer's is made
         self._state = self.new.layer(layer, resid, end_only=False)
 
     def value(

@@ -45,6 +45,8 @@ def plan(
         everywhere=patch.position.everywhere,
         between=patch.between,
         vocabulary=needs_vocabulary(metric),
+        knocked=sorted({one.node.layer for one in patch.knock_out.ablations}),
+        knocked_by_new=bool(patch.knock_out.ablations) and patch.knock_out.source == "new",
         max_memory=max_memory,
     )
 

@@ -22,20 +22,24 @@ def status(name):
         if line.startswith(name):
             return int(line.split()[1]) * 1024
 
-def prompts(N, T, uneven=0):
+def prompts(N, T, uneven=0, moved=0):
     generator = torch.Generator().manual_seed(0)
     orig = torch.randint(50257, (N, T), generator=generator)
     new = orig.clone()
     new[:, 2] = (new[:, 2] + 1) % 50257
     short = torch.arange(N) % 3 * uneven
-    positions = {"END": (T - 1 - short).tolist(), "S2": (T - 6 - short).tolist()}
-    return PromptPairs(orig, new, orig[:, 1], orig[:, 2], positions=positions)
+    END, S2 = (T - 1 - short).tolist(), T - 6 - short
+    in_new = {"END": END, "S2": (S2 + 1).tolist()} if moved else None
+    positions = {"END": END, "S2": S2.tolist()}
+    return PromptPairs(
+        orig, new, orig[:, 1], orig[:, 2], positions=positions, new_positions=in_new
+    )
 
 name, layers, N, asked = json.loads(sys.argv[1])
 if asked.get("base") == "circuit":
     asked["base"] = Circuit({f"{layer}.{3 * n}": "END" for layer in range(1, 12) for n in (0, 2)})
 model, call = GPT2.random(GPT2Config(n_layer=layers), seed=0), getattr(ioi_fast, name)
-pairs = prompts(N, 16, asked.pop("uneven", 0))
+pairs = prompts(N, 16, asked.pop("uneven", 0), asked.pop("moved", 0))
 # A process's first call of a kind takes some MB once: code of libraries, their buffers.
 call(model, pairs, **asked)
 grown = []
@@ -73,6 +77,13 @@ CALLS = {
     ),
     "ablations, uneven": ("ablate", 12, 32, {"variants": EVERY_THIRD, "uneven": 2}),
     "patches of the residual": ("activation_patch", 12, 16, {"site": "resid_pre"}),
+    "patches of z that moved, budget": (
+        "activation_patch",
+        12,
+        64,
+        {"site": "z", "position": "S2", "moved": 1, "max_memory": 80 * MEGABYTE},
+    ),
+    "knock-outs": ("path_patch", 12, 64, {"knock_out": {"9.3": "END", "mlp2": "S2"}}),
     "pairs of heads": ("pair_sweep", 4, 16, {}),
 }
 

@@ -21,7 +21,7 @@ NAMES = ("END", "S2", "all")
 
 
 def prompt(end: int = 6, s2: int = 3) -> RerunPrompt:
-    return RerunPrompt(end, end, (end, s2, -1))
+    return RerunPrompt(end, end, (end, s2, -1), (end, s2, -1))
 
 
 def head(layer: int, index: int, position: str = "END", site: str = "z") -> Change:
@@ -29,14 +29,29 @@ def head(layer: int, index: int, position: str = "END", site: str = "z") -> Chan
 
 
 def planned(*variants: tuple[Change, ...], prompts=None, **more: object) -> RerunPlan:
-    return plan_reruns(SMALL, prompts or [prompt()], NAMES, variants, source="zero", **more)
+    return plan_reruns(SMALL, prompts or [prompt()], NAMES, variants, **{"source": "zero"} | more)
 
 
 def test_cells_are_those_from_the_first_change_on() -> None:
     plan = plan_reruns(SMALL, [prompt()], ("S2",), [(head(1, 0, "S2"),)], source="zero")
-    assert plan.cells(RerunPrompt(6, 6, (3,))) == (3, 4, 5, 6)
-    assert plan.cells(RerunPrompt(6, 8, (7,))) == (6,), "a change after END matters to nothing"
-    assert plan.cells(RerunPrompt(6, 6, (-1,))) == tuple(range(7))
+    assert plan.cells(RerunPrompt(6, 6, (3,), (3,))) == (3, 4, 5, 6)
+    assert plan.cells(RerunPrompt(6, 8, (7,), (7,))) == (6,), (
+        "a change after END matters to nothing"
+    )
+    assert plan.cells(RerunPrompt(6, 6, (-1,), (-1,))) == tuple(range(7))
+
+
+def test_new_goes_by_itself_only_where_a_position_stands_elsewhere() -> None:
+    moved = RerunPrompt(6, 6, (6, 3, -1), (6, 4, -1))
+    plan = planned((head(0, 0, "S2"),), (head(1, 0),), prompts=[prompt(), moved], source="new")
+    assert plan.runs_of_new([prompt()]) == (False, True)
+    assert plan.runs_of_new([prompt(), moved]) == plan.runs_of_new([moved]) == (True, True)
+    only = RerunPrompt(6, 6, (3,), (4,))
+    plan = plan_reruns(SMALL, [only], ("S2",), [(head(1, 0, "S2"),)], source="new")
+    assert plan.runs_of_new([only]) == (True, False)
+    circuit = planned((head(0, 0, "S2"),), source="new", roles={Head(0, 0): "S2"})
+    assert circuit.runs_of_new([prompt()]) == (True, False)
+    assert planned((head(0, 0, "S2"),)).runs_of_new([moved]) == (False, False)
 
 
 def test_in_a_circuit_cells_are_its_roles_and_changed_mlps() -> None:
@@ -175,7 +190,7 @@ def test_a_circuit_costs_less_than_the_model() -> None:
     budget=st.integers(20_000, 3_000_000),
 )
 def test_a_memory_budget_is_kept_or_refused(ends: list[int], budget: int) -> None:
-    prompts = [RerunPrompt(end, end, (end, 0, -1)) for end in ends]
+    prompts = [RerunPrompt(end, end, (end, 0, -1), (end, 0, -1)) for end in ends]
     try:
         plan = planned((head(0, 0),), prompts=prompts, max_memory=budget)
     except ValueError as error:

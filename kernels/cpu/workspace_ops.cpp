@@ -26,7 +26,7 @@ namespace {
 
 #ifdef IOI_FAST_WORKSPACE
 
-constexpr size_t kLarge = 32 << 10;  // smaller tensors stay with torch's own allocator
+constexpr size_t kLarge = 4 << 10;  // smaller tensors stay with torch's own allocator
 
 // Mapped ranges that hold no tensor, by size.
 class FreePages {
@@ -87,7 +87,7 @@ class Workspace final : public c10::Allocator {
   void open() {
     const std::lock_guard<std::mutex> lock(mutex_);
     if (opened_++ > 0) return;
-    peak_ = live_;
+    peak_ = before_it_ = live_;
     if (before_ != nullptr) return;
     before_ = c10::GetCPUAllocator();
     c10::SetCPUAllocator(this);
@@ -97,6 +97,12 @@ class Workspace final : public c10::Allocator {
     const std::lock_guard<std::mutex> lock(mutex_);
     TORCH_CHECK(opened_ > 0, "the workspace is not open");
     if (--opened_ == 0) free_.trim(0);
+  }
+
+  // The most that tensors took at once since it was opened, beside those that were there before.
+  int64_t peak() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return static_cast<int64_t>(peak_ - before_it_);
   }
 
   at::DataPtr allocate(size_t bytes) override {
@@ -153,7 +159,7 @@ class Workspace final : public c10::Allocator {
   std::mutex mutex_;
   std::atomic<int64_t> opened_ = 0;
   c10::Allocator* before_ = nullptr;
-  size_t live_ = 0, peak_ = 0;
+  size_t live_ = 0, peak_ = 0, before_it_ = 0;  // before it was opened
   FreePages free_;
   std::unordered_map<void*, size_t> sizes_;
 };
@@ -175,11 +181,13 @@ void Workspace::release(void* at) {
 
 void open_workspace() { workspace().open(); }
 void close_workspace() { workspace().close(); }
+int64_t workspace_peak() { return workspace().peak(); }
 
 #else
 
 void open_workspace() {}
 void close_workspace() {}
+int64_t workspace_peak() { return 0; }
 
 #endif
 
@@ -189,4 +197,5 @@ void close_workspace() {}
 TORCH_LIBRARY_FRAGMENT(ioi_fast, library) {
   library.def("open_workspace() -> ()", &ioi_fast::open_workspace);
   library.def("close_workspace() -> ()", &ioi_fast::close_workspace);
+  library.def("workspace_peak() -> int", &ioi_fast::workspace_peak);
 }
