@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from compare import assert_sweep
+from conditioning import assert_exact
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import moved_pairs, ragged_pairs, shifted_pairs, tiny_model
 
-from ioi_fast import GPT2, PromptPairs, path_patch
+from ioi_fast import GPT2, PromptPairs, Result, path_patch
 from ioi_fast.interventions import SOURCES
 
 TOLERANCE = 1e-4
@@ -25,10 +25,14 @@ RECEIVERS = ["1.0.q", "2.0.k", "2.2.v", "mlp1"]
 
 
 def compare(model: GPT2, pairs: PromptPairs, **asked: object) -> None:
-    truth = path_patch(model, pairs, **asked, backend="reference", precision="fp64")
+    def ask(model: GPT2) -> Result:
+        true = {"backend": "reference", "precision": "fp64"}
+        return path_patch(model, pairs, **asked, **true)
+
+    truth = ask(model)
     fast = path_patch(model, pairs, **asked, backend="cpu")
     assert fast.backend.startswith("cpu/")
-    assert_sweep(fast.values, truth.values, TOLERANCE)
+    assert_exact(fast.values, truth.values, model, lambda other: ask(other).values, TOLERANCE)
     assert (fast.base - truth.base).abs().max() <= 1e-5 * truth.base.abs().max().clamp(min=1)
 
 

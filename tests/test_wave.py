@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from compare import assert_sweep
+from conditioning import assert_exact
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import ragged_pairs, shifted_pairs, tiny_model
 
 from ioi_fast import GPT2, GPT2Config, PromptPairs, explain, path_patch
-from ioi_fast.agreement import sweep_error
 from ioi_fast.kernels import cpu_ops, packed_linear
 from ioi_fast.memory_estimate import BESIDE
 
@@ -20,11 +20,16 @@ GROUPS = ["2.1", "0.0", ["0.1", "mlp1"], ["mlp0", "2.2", "mlp2", "0.2"], "mlp1",
 
 
 def compare(model: GPT2, pairs: PromptPairs, tolerance: float = TOLERANCE, **arguments) -> None:
-    truth = path_patch(model, pairs, **arguments, backend="reference", precision="fp64")
+    true = {**arguments, "backend": "reference", "precision": "fp64"}
+    truth = path_patch(model, pairs, **true)
     fast = path_patch(model, pairs, **arguments, backend="cpu")
     assert fast.backend.startswith("cpu/") and truth.backend == "reference"
     assert truth.values.any(), "a comparison of zeros shows nothing"
-    assert_sweep(fast.values, truth.values, tolerance)
+
+    def again(model: GPT2) -> torch.Tensor:
+        return path_patch(model, pairs, **true).values
+
+    assert_exact(fast.values, truth.values, model, again, tolerance)
     assert (fast.base - truth.base).abs().max() <= 1e-5 * truth.base.abs().max().clamp(min=1)
 
 
@@ -171,14 +176,12 @@ def test_random_models_and_prompts(data: st.DataObject) -> None:
     }
     senders = data.draw(st.sampled_from(["heads", "mlps"]))
 
-    def values(backend: str, precision: str = "fp32") -> torch.Tensor:
-        chosen = {"backend": backend, "precision": precision, **arguments}
+    def true(model: GPT2) -> torch.Tensor:
+        chosen = {"backend": "reference", "precision": "fp64", **arguments}
         return path_patch(model, pairs, senders, **chosen).values
 
-    truth = values("reference", "fp64")
-    # Widths of 4 can be ill-conditioned: there, no worse than plain torch in fp32.
-    plain = sweep_error(values("reference"), truth)
-    assert_sweep(values("cpu"), truth, max(1e-4, 2 * plain))
+    fast = path_patch(model, pairs, senders, backend="cpu", **arguments)
+    assert_exact(fast.values, true(model), model, true)
 
 
 def test_gpt2_small_shapes() -> None:
