@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 # What the fast path promises against the reference in float64. With fp32 a question that is not so
-# well posed has up to ten times the error of rounded weights (docs/design.md, Error and speed). With
+# well posed has up to ten times the error of rounded weights (docs/design.md, Error and speed). In
 # bf16 errors follow the size of the difference that a head makes: in every call half of the senders
 # are within BF16_MEDIAN and the change of the logits as a whole within BF16_LOGITS; one number read
 # from it keeps the promise in path patches to the logits, elsewhere where it is not small beside
