@@ -7,10 +7,10 @@ from torch import Tensor
 
 # What the fast path promises against the reference in float64. With fp32 a question that is not so
 # well posed has up to ten times the error of rounded weights (docs/design.md, Error and speed). In
-# bf16 errors follow the size of the difference that a head makes: in every call half of the senders
-# are within BF16_MEDIAN and the change of the logits as a whole within BF16_LOGITS; one number read
-# from it keeps the promise in path patches to the logits, elsewhere where it is not small beside
-# that change.
+# bf16 errors follow the size of the difference that a head makes: of what it changes in the logits
+# half of the senders are within BF16_MEDIAN and all within BF16_LOGITS, in every call; one number
+# read from it keeps the promise in path patches to the logits, elsewhere where it is not small
+# beside that change.
 PROMISED = {"fp32": 1e-4, "bf16": 2e-2, "fp64": 1e-6}
 BF16_MEDIAN = 5e-3
 BF16_LOGITS = 3e-2

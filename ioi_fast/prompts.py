@@ -251,7 +251,9 @@ def _ids(name: str, value: Integers, n: int) -> Tensor:
 def _check_not_negative(name: str, ids: Tensor) -> None:
     if int(ids.min()) < 0:
         row = int((ids < 0).nonzero()[0, 0])
-        raise ValueError(f"{name} must hold ids of at least 0, got {int(ids.min())} (prompt {row})")
+        what = "positions" if name.endswith("]") else "ids"
+        least = int(ids.min())
+        raise ValueError(f"{name} must hold {what} of at least 0, got {least} (prompt {row})")
 
 
 def _roles(name: str, value: Mapping[str, Integers], n: int, tokens: int) -> dict[str, Tensor]:

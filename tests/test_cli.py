@@ -256,6 +256,8 @@ def test_bad_input_ends_with_one_line(arguments, message, capsys) -> None:
     [
         (["--circuit", ""], "--circuit: expected NODE@ROLE"),
         (["--variants", "1.6@END", "--position", "S2"], "--position is for 'heads' and 'mlps'"),
+        (["--position", "FOO"], "--position must be one of all, "),
+        (["--prompts", "/nowhere/p.json"], "--prompts /nowhere/p.json can't be read: No such file"),
         (["--variants", "heads", "mlps"], "--variants: 'heads' stands alone"),
         (["--circuit", "1.6@END,L1H6@S2"], "--circuit: heads: 1.6 is there twice"),
         (["--plan", "--json", "a.json"], "--plan prints the plan"),

@@ -12,6 +12,7 @@ from ioi_fast.commands import options, output
 from ioi_fast.interventions import SOURCES
 from ioi_fast.metrics import METRICS
 from ioi_fast.model import GPT2
+from ioi_fast.prompts import PromptPairs
 from ioi_fast.results import Result
 from ioi_fast.sites import parse_senders
 
@@ -52,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
     model = options.read_model(arguments)
     pairs = options.read_prompts(arguments, model)
     asked = {
-        "variants": _variants(arguments, model),
+        "variants": _variants(arguments, model, pairs),
         "source": arguments.source,
         "base": _base(arguments.circuit),
         "metric": arguments.metric,
@@ -80,8 +81,14 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _variants(arguments: argparse.Namespace, model: GPT2) -> list[dict[str, str]]:
+def _variants(
+    arguments: argparse.Namespace, model: GPT2, pairs: PromptPairs
+) -> list[dict[str, str]]:
     if arguments.variants in (["heads"], ["mlps"]):
+        roles = ["all", *pairs.positions]
+        if arguments.position not in (None, *roles):
+            known = ", ".join(roles)
+            raise ValueError(f"--position must be one of {known}, got {arguments.position!r}")
         senders = parse_senders(arguments.variants[0], model.config)
         return [{str(sender): arguments.position or "all"} for sender in senders]
     for word in ("heads", "mlps"):

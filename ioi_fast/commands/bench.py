@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ioi_fast.commands.options import positive
 
+_NOTHING_MATCHED = 5  # pytest's exit status
 _NEEDED = ("pytest", "pytest_benchmark", "transformers")
 
 
@@ -42,6 +43,9 @@ def run(arguments: argparse.Namespace) -> int:
     from ioi_fast.benchmarks.run import Request
     from ioi_fast.benchmarks.run import run as run_jobs
 
-    return run_jobs(
+    status = run_jobs(
         Request(arguments.threads, arguments.only, arguments.all, arguments.readme, arguments.out)
     )
+    if status == _NOTHING_MATCHED:
+        raise ValueError(f"-k {arguments.only!r} matches no job; some run with --all alone")
+    return status

@@ -86,7 +86,11 @@ def read_model(arguments: argparse.Namespace) -> GPT2:
 def read_prompts(arguments: argparse.Namespace, model: GPT2) -> PromptPairs:
     """The prompts that the options ask for."""
     if getattr(arguments, "prompts", None):
-        return load_prompts(arguments.prompts, model.tokenizer, prepend_bos=arguments.bos)
+        try:
+            return load_prompts(arguments.prompts, model.tokenizer, prepend_bos=arguments.bos)
+        except OSError as problem:
+            reason = problem.strerror or problem
+            raise OSError(f"--prompts {arguments.prompts} can't be read: {reason}") from None
     return ioi_prompts(
         model.tokenizer,
         n=arguments.n,

@@ -44,7 +44,8 @@ def present(
     done to each.
     """
     sections: list[HeatMap | BarList] = [_figure(result, title, caption, what)]
-    if result.effect.any():
+    # A short list is shown whole in the caller's order: its strongest would be the same once more.
+    if result.effect.any() and (len(result.shape) == 2 or len(result.senders) > _SHOWN):
         sections.append(ranking_bars(result, f"Strongest {ranked}", _SHOWN, what=what))
     counted = f"{len(result.senders)} {ranked}"
     finish(result, sections, counted, model, seconds, arguments, page)
