@@ -122,6 +122,15 @@ def test_attention_delta_of_weights_that_stay_while_a_small_one_moves_far(
     check(form, "attention_delta", q, k, v, none, delta_k, none, *where, tolerance=5e-6)
 
 
+@pytest.mark.parametrize("seed", [0, 10, 20, 30])
+def test_attention_delta_of_weights_that_all_move_far(seed: int, form: ModuleType) -> None:
+    """Many keys of like weights, one of which takes most: all are new, and as exact as that."""
+    shape = (2, 60, 3, 4)
+    q, k, v = (normal(*shape, seed=seed + i, size=size) for i, size in enumerate((1e-3, 2, 1)))
+    delta_q, none = normal(4, *shape, seed=seed + 3, size=3), torch.zeros(4, *shape)
+    check(form, "attention_delta", q, k, v, delta_q, none, none, 1.0, tolerance=3e-6)
+
+
 def test_attention_delta_from_a_weight_that_underflows(form: ModuleType) -> None:
     """A key whose base weight is 0 in fp32 takes all of the new attention."""
     q = torch.ones(1, 2, 1, 1)

@@ -71,6 +71,14 @@ def test_attention_delta_of_weights_that_stay_while_a_small_one_moves_far(
     check("attention_delta", q, k, v, none[:, :T], delta_k, none, *where, tolerance=5e-6)
 
 
+def test_attention_delta_of_weights_that_all_move_far() -> None:
+    """Many keys of like weights, one of which takes most: all are new, and as exact as that."""
+    shape = (2, 60, 3, 4)
+    q, k, v = (normal(*shape, seed=seed, size=size) for seed, size in enumerate((1e-3, 2, 1)))
+    delta_q, none = normal(4, *shape, seed=3, size=3), torch.zeros(4, *shape)
+    check("attention_delta", q, k, v, delta_q, none, none, 1.0, tolerance=3e-6)
+
+
 @pytest.mark.parametrize("P", [1, 16, 17, 40])
 @pytest.mark.parametrize("C", [1, 3])
 @pytest.mark.parametrize("T", [1, 2])
