@@ -40,6 +40,17 @@ def one_run(config: GPT2Config, tokens: Tokens) -> int:
     return tokens.rows * (5 * config.n_embd + config.d_mlp) + 3 * tokens.slots * config.n_embd
 
 
+def means_run(config: GPT2Config, last: Sequence[int], together: int) -> int:
+    """A layer of the clean runs that means are taken over, so many prompts at a time on as many
+    tokens as the longest has, and a site's values."""
+    found, T = 0, max(last, default=0) + 1
+    for first in range(0, len(last), together):
+        some = last[first : first + together]
+        tokens = Tokens(sum(some) + len(some), len(some) * T)
+        found = max(found, one_run(config, tokens) + 2 * tokens.slots * config.n_embd)
+    return found
+
+
 def new_beside(config: GPT2Config, tokens: Tokens) -> int:
     """A layer of the new run as a difference whose sites are all seen, two of them by slots where
     prompts have unlike many rows."""

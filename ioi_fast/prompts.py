@@ -126,6 +126,8 @@ class PromptPairs:
                 raise ValueError(
                     f"which must be a slice or indices [n], at least one, got {list(which.shape)}"
                 )
+            if int(which.min()) < -len(self) or int(which.max()) >= len(self):
+                raise IndexError(f"which must be below {len(self)} prompts, got {which.tolist()}")
         elif len(range(*which.indices(len(self)))) == 0:
             raise ValueError(f"which must choose at least one of {len(self)} prompts, got {which}")
 

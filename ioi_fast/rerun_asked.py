@@ -48,13 +48,14 @@ def ask_ablations(
     everywhere = circuit is not None or any(p.everywhere for p in positions.values())
     if source == "new" and everywhere:
         check_matches_everywhere(pairs)
-    rows = 0
+    taken: dict[str, object] = {"source": source}
     if source == "new":
-        rows = _rows_of_new(pairs, positions, circuit is not None)
+        taken["source_rows"] = _rows_of_new(pairs, positions, circuit is not None)
     elif source != "zero":
-        rows = int((mean_pairs.new_end + 1).sum())
-    forms = len(mean_pairs.forms.unique()) if source == "mean_by_form" else 1
-    taken = {"source": source, "source_rows": rows, "forms": forms}
+        taken["source_rows"] = int((mean_pairs.new_end + 1).sum())
+        taken["mean_last"] = mean_pairs.new_end.tolist()
+    if source == "mean_by_form":
+        taken["forms"] = len(mean_pairs.forms.unique())
     return _asked(config, pairs, variants, positions, taken, circuit, metric, max_memory)
 
 

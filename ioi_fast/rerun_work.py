@@ -44,6 +44,7 @@ class RerunPlan:
     source: str
     source_rows: int  # tokens of the runs from which values are taken
     forms: int  # groups of prompts with means of their own
+    mean_last: tuple[int, ...]  # the last tokens of the prompts that means are over
     roles: Mapping[Head, str] | None  # of the circuit that is the base
     vocabulary: bool  # whether the metric needs every logit at END
     prompt_blocks: tuple[tuple[int, ...], ...]
@@ -173,18 +174,27 @@ class RerunPlan:
     @property
     def peak_bytes(self) -> int:
         """Estimate of the growth of memory during the call, packed weights not counted."""
-        tiles: dict[int, set] = {}  # the same for most blocks
-        return max(self._block_bytes(block, tiles) for block in self.prompt_blocks)
+        tiles: dict[int, set] = {}
+        blocks = [self._block_bytes(block, tiles) for block in self.prompt_blocks]
+        return max(self._means_bytes, *blocks)
+
+    @property
+    def _means(self) -> int:
+        """Floats of the tables of means."""
+        tokens = max(self.mean_last, default=-1) + 1
+        return len(self.sites) * self.forms * tokens * self.config.n_embd
+
+    @property
+    def _means_bytes(self) -> int:
+        runs = memory.means_run(self.config, self.mean_last, self.prompts_together)
+        return memory.in_bytes(self._means + runs)
 
     def _block_bytes(self, block: tuple[int, ...], tiles: dict[int, set]) -> int:
         config, prompts = self.config, [self.prompts[i] for i in block]
         D, n = config.n_embd, len(prompts)
         tokens = memory.Tokens.of([prompt.end for prompt in prompts])
         apart, beside = self.runs_of_new(prompts)
-        means = 0
-        if self.source.startswith("mean"):
-            longest = max(prompt.last for prompt in self.prompts) + 1
-            means = len(self.sites) * self.forms * longest * D
+        means = self._means
         of_orig = memory.one_run(config, tokens)
         if self.roles is not None:
             of_orig += 2 * tokens.rows * D  # z as it was, and what it becomes
@@ -202,7 +212,7 @@ class RerunPlan:
 
         together = min(len(self.variants), self.variants_together(cells.rows))
         if together not in tiles:
-            # A circuit's few heads differ at few cells: there nothing is wider than the MLP.
+            # In a circuit few heads differ: nothing is wider than the MLP.
             known = self.roles is not None and {(together, together, False)}
             tiles[together] = known or joining(self.variants, together, config.n_layer)
         rerun = max(memory.reruns(config, cells, *counts) for counts in tiles[together])
@@ -245,6 +255,7 @@ def plan_reruns(
     source: str,
     source_rows: int = 0,
     forms: int = 1,
+    mean_last: Sequence[int] = (),
     roles: Mapping[Head, str] | None = None,
     vocabulary: bool = False,
     max_memory: int | None = None,
@@ -273,6 +284,7 @@ def plan_reruns(
         roles=roles,
         vocabulary=vocabulary,
         forms=forms,
+        mean_last=tuple(mean_last),
         prompt_blocks=prompt_blocks(lengths, size),
         rows_together=ROWS_TOGETHER,
     )

@@ -64,6 +64,8 @@ def mean_tables(
                     table = MeanTable.of(value, members.new_end, here(groups[chosen]), here(ids))
                     before = found.get((name, layer))
                     found[name, layer] = table if before is None else before.joined(table)
+                    del value
+            del state  # before the next layer's is made
     return found
 
 

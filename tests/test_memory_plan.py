@@ -98,6 +98,7 @@ CALLS = {
     "patches of k": (activation_patch, UNEVEN | MOVED, {"site": "k", "position": "END"}),
     "patches of the residual": (activation_patch, UNEVEN, {"site": "resid_mid", "position": "S2"}),
     "ablations": (ablate, UNEVEN, {"variants": each_head("all")}),
+    "ablations of one late head": (ablate, EVEN, {"variants": [{"3.3": "all"}]}),
     "ablations by new": (
         ablate,
         MOVED,

@@ -54,3 +54,22 @@ def test_two_names_of_one_file_are_refused(tmp_path, capsys) -> None:
     files = ["--json", str(tmp_path / "a"), "--out", str(tmp_path / "b")]
     assert main([*QUICK, *files]) != 0
     assert "is asked for twice" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("new/", "is a folder"), ("x" * 256, "name too long"), ("loop", "leads back to itself")],
+)
+def test_names_that_no_file_can_have_are_refused_before_the_work(
+    name: str, message: str, tmp_path, capsys, monkeypatch
+) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "pool")
+    (tmp_path / "pool").symlink_to(tmp_path / "loop")
+    monkeypatch.setattr("ioi_fast.commands.path_patch.path_patch", pytest.fail)
+    assert main([*QUICK, "--json", f"{tmp_path}/{name}"]) != 0
+    assert message in capsys.readouterr().err
+    assert sorted(os.listdir(tmp_path)) == ["loop", "pool"] and (tmp_path / "loop").is_symlink()
+
+
+def test_the_longest_name_can_be_written(tmp_path) -> None:
+    assert write_text(tmp_path / ("x" * 255), "text").read_text() == "text"

@@ -68,7 +68,7 @@ def position(text: str) -> object:
     """What --position means: None for 'all', a token position, or a role."""
     if text == "all":
         return None
-    return int(text) if text.lstrip("-").isdigit() else text
+    return int(text) if re.fullmatch(r"-?[0-9]+", text) else text
 
 
 def read_model(arguments: argparse.Namespace) -> GPT2:

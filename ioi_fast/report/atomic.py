@@ -12,8 +12,10 @@ def check_target(path: str | os.PathLike[str]) -> Path:
     Such as a pipe or a device: the name would be taken from it.
     """
     target = Path(os.path.realpath(path))
-    if target.is_dir():
+    if target.is_dir() or os.fspath(path).endswith(os.sep):
         raise IsADirectoryError(f"{path} is a folder, expected the name of a file")
+    if target.is_symlink():
+        raise OSError(f"{path} is a link that leads back to itself")
     if target.exists() and not target.is_file():
         raise OSError(f"{path} is a pipe or a device, expected the name of a plain file")
     return target
@@ -27,7 +29,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
     """
     target = check_target(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part = target.with_name(f".{os.getpid()}.{target.name[:40]}.part")
     try:
         part.write_text(text, encoding="utf-8")
         os.replace(part, target)
