@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ioi_fast.kernels import reference
 from ioi_fast.model import GPT2, split_heads
 from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
@@ -144,16 +143,20 @@ class CleanRun:
 
     def _mixed(self, layer: int, q: Tensor, k: Tensor, v: Tensor, end_only: bool) -> Tensor:
         """z by rows, [R or N, H, K]."""
-        later = None
+        scale = self.model.config.attention_scale(layer)
         if end_only:
-            later = reference.later_keys(q, k, self.grid.end[:, None])
+            return self._mixed_at_end(q, k, v, scale)
         z = F.scaled_dot_product_attention(
-            *(t.transpose(1, 2) for t in (q, k, v)),
-            attn_mask=None if later is None else ~later,
-            is_causal=later is None,
-            scale=self.model.config.attention_scale(layer),
-        ).transpose(1, 2)
-        return z.flatten(0, 1) if end_only else self.grid.gather(z)
+            *(t.transpose(1, 2) for t in (q, k, v)), is_causal=True, scale=scale
+        )
+        return self.grid.gather(z.transpose(1, 2))
+
+    def _mixed_at_end(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        """z of one query a prompt, [N, H, K]: plain sums, since torch's own kernel cuts the keys of
+        a single query into as many parts as there are threads."""
+        later_NS = torch.arange(k.shape[1]) > self.grid.end[:, None]
+        scores_NSH = (q * k).sum(-1).mul_(scale).masked_fill_(later_NS[:, :, None], -torch.inf)
+        return (scores_NSH.softmax(1)[..., None] * v).sum(1)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.model.config.n_head, self.model.config.d_head))

@@ -15,6 +15,7 @@ from torch import Tensor
 from ioi_fast.base import tiles
 from ioi_fast.blocks import tile_variants
 from ioi_fast.clean_runs import CellSites
+from ioi_fast.kernels.torch_ops import rows_product
 from ioi_fast.mlp import add_mlp_delta
 from ioi_fast.model import GPT2
 from ioi_fast.ops import Ops
@@ -87,15 +88,16 @@ class Wave:
         if not by_head:
             return {}
         block, config = self.model.weights.blocks[layer], self.model.config
-        begun = begun_before(layer, self.variants)
+        begun, (P, C, _) = begun_before(layer, self.variants), delta_PCD.shape
+        received = {receiver: delta_PCD.new_zeros(P, C, config.d_head) for receiver in by_head}
+        if not begun:
+            return received
         normed = self._normed(layer, delta_PCD[:begun])
         columns = block.w_qkv.unflatten(1, (3, config.n_head, config.d_head))
-        received = {}
-        for receiver in by_head:
+        for receiver, value_PCK in received.items():
             weight_DK = columns[:, "qkv".index(receiver.site), receiver.node.head]
-            value_PCK = delta_PCD.new_zeros(*delta_PCD.shape[:2], config.d_head)
-            value_PCK[:begun] = normed @ weight_DK
-            received[receiver] = value_PCK
+            product = self.ops.exact.linear(weight_DK, None)  # small: bf16 would save nothing
+            value_PCK[:begun] = rows_product(normed, product)
         return received
 
     def _normed(self, layer: int, delta_PCD: Tensor) -> Tensor:

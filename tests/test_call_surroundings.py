@@ -15,6 +15,7 @@ from ioi_fast import (
     activation_patch,
     attention,
     explain,
+    pair_sweep,
     path_patch,
 )
 
@@ -62,6 +63,31 @@ def test_equal_calls_give_equal_bits(model, pairs, backend: str) -> None:
     first = path_patch(model, pairs, LISTED, backend=backend)
     again = path_patch(model, pairs, LISTED, backend=backend)
     assert torch.equal(first.values, again.values) and torch.equal(first.base, again.base)
+
+
+TO_HEADS = {"receivers": ["1.0.q", "2.1.v"], "position": "S2"}
+CALLS = {
+    "logits": (path_patch, {}),
+    "logits in bf16": (path_patch, {"precision": "bf16"}),
+    "receivers": (path_patch, TO_HEADS),
+    "knock-outs": (path_patch, {"knock_out": {"0.0": "END"}, "metric": "kl"}),
+    "ablations": (ablate, {"variants": [{"0.1": "all"}, {"1.0": "END"}]}),
+    "a circuit": (ablate, {"variants": [{"0.1": "END"}], "base": Circuit({"0.1": "END"})}),
+    "patches": (activation_patch, {"site": "v"}),
+    "pairs": (pair_sweep, {"inputs": ["q", "k"], "per_prompt": True}),
+}
+
+
+@pytest.mark.filterwarnings("ignore:this CPU has no bf16")
+@pytest.mark.parametrize("width", [32, 96])
+@pytest.mark.parametrize("kind", list(CALLS))
+def test_threads_do_not_change_a_bit_of_a_result(kind: str, width: int) -> None:
+    call, asked = CALLS[kind]
+    model, pairs = tiny_model(n_head=4, n_embd=width, n_positions=32), ragged_pairs(5, 20)
+    one = call(model, pairs, **asked, threads=1, backend="cpu")
+    for threads in (2, 3):
+        other = call(model, pairs, **asked, threads=threads, backend="cpu")
+        assert torch.equal(other.values, one.values) and torch.equal(other.base, one.base)
 
 
 def failing(logits: Tensor, prompt: Tensor) -> Tensor:

@@ -184,6 +184,16 @@ def test_random_models_and_prompts(data: st.DataObject) -> None:
     assert_exact(fast.values, true(model), model, true)
 
 
+def test_receivers_before_and_after_what_is_sent() -> None:
+    """A layer whose heads are read before any sender has begun, beside later ones."""
+    for senders, receivers in (
+        (["0.0", "mlp0"], ["0.0.q", "mlp1", "1.0.k"]),
+        (["mlp1", "1.2"], ["1.0.q", "mlp2"]),
+    ):
+        asked = {"senders": senders, "receivers": receivers, "position": "S2"}
+        compare(tiny_model(n_layer=4), ragged_pairs(), **asked)
+
+
 def test_gpt2_small_shapes() -> None:
     """All 144 heads and all MLPs on the real sizes, ragged, a group among them."""
     model = GPT2.random(GPT2Config(), seed=0)
