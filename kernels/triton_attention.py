@@ -40,19 +40,20 @@ def pattern_change(scores, pattern, move, seen):
 
     Changes sum to zero: that of the largest weight comes from the others, as exact as they are.
     """
-    move = tl.where(seen, move, 0.0)
-    hidden = tl.where(seen, scores, HIDDEN)
-    top = tl.max(hidden, 1)[:, None]
-    moved_top = tl.max(hidden + move, 1)[:, None]
-    grown = tl.exp(hidden + move - moved_top) * tl.max(pattern, 1)[:, None]
-    move -= moved_top - top
-    far = tl.abs(move) > NEAR
-    near = pattern * expm1(tl.minimum(tl.maximum(move, -NEAR), NEAR))
-    c = tl.where(far, grown - pattern, near)
-    total = tl.sum(tl.where(far, grown, pattern + near), 1)[:, None]
+    # Of what is the same for all variants only numbers a row are made here: more would be held in
+    # registers over the loop.
+    top = tl.max(tl.where(seen, scores, HIDDEN), 1)[:, None]
+    moved = tl.where(seen, scores + move, HIDDEN)
+    moved_top = tl.max(moved, 1)[:, None]
+    grown = tl.exp(moved - moved_top) * tl.max(pattern, 1)[:, None]
+    move = tl.where(seen, move - (moved_top - top), 0.0)
+    near = expm1(tl.minimum(tl.maximum(move, -NEAR), NEAR))
+    c = tl.where(tl.abs(move) > NEAR, grown - pattern, pattern * near)
+    total = tl.sum(tl.where(tl.abs(move) > NEAR, grown, pattern + c), 1)[:, None]
     changed = tl.sum(c, 1)[:, None]
-    little = (c - pattern * changed) / total
-    change = tl.where(tl.abs(changed) > MOST, (pattern + c) / total - pattern, little)
+    # Then both are Σc; where most of it changed, total has the smaller error.
+    changed = tl.where(tl.abs(changed) > MOST, total - 1, changed)
+    change = (c - pattern * changed) / total
     largest = tl.argmax(tl.minimum(pattern, pattern + change), 1)
     key = tl.arange(0, change.shape[1])
     others = tl.where(key[None, :] == largest[:, None], 0.0, change)

@@ -75,5 +75,4 @@ def attention_of(keys: int, width: int, one_query: bool) -> Launch:
         return _launch(warps, stages=1, VARIANTS=variants, KEYS=keys, WIDTH=width)
     sizes = {"VARIANTS": BLOCK, "KEYS": keys, "WIDTH": width}
     # What the base lends fills the registers: with a second variant in flight they would spill.
-    warps = 4 if keys * width <= 512 else 8
-    return _launch(warps, stages=1, **sizes, QUERIES=BLOCK, SLOTS=BLOCK)
+    return _launch(8, stages=1, **sizes, QUERIES=BLOCK, SLOTS=BLOCK)
