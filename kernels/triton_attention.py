@@ -51,7 +51,7 @@ def pattern_change(scores, pattern, move, seen):
     c = tl.where(tl.abs(move) > NEAR, grown - pattern, pattern * near)
     total = tl.sum(tl.where(tl.abs(move) > NEAR, grown, pattern + c), 1)[:, None]
     changed = tl.sum(c, 1)[:, None]
-    # Then both are Σc; where most of it changed, total has the smaller error.
+    # total − 1 is Σc too, and the more exact of both where most of the sum changed.
     changed = tl.where(tl.abs(changed) > MOST, total - 1, changed)
     change = (c - pattern * changed) / total
     largest = tl.argmax(tl.minimum(pattern, pattern + change), 1)
