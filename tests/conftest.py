@@ -1,4 +1,8 @@
-"""Test modules share what stands beside them: comparisons, oracles, checkpoint writers."""
+"""Test modules share what stands beside them: comparisons, oracles, checkpoint writers.
+
+Examples that hypothesis draws are the same in every run, so that a run that failed can be repeated;
+`pytest --hypothesis-profile=drawn` draws others.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from hypothesis import settings
 
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.register_profile("drawn", deadline=None)
+settings.load_profile("repeatable")
 sys.path.insert(0, str(Path(__file__).parent))
 
 

@@ -75,7 +75,7 @@ def test_a_patch_changes_the_rows_it_reaches_and_no_others() -> None:
     assert moved[3].any() and not (moved[3] & ~since).any()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_any_model_any_patch(data: st.DataObject) -> None:
     layers, heads = data.draw(st.integers(2, 4)), data.draw(st.sampled_from([1, 2, 3]))

@@ -50,5 +50,5 @@ def test_a_job_is_measured_and_written(tmp_path: Path, capsys) -> None:
     found = results.read(out)
     (job,) = found["jobs"]
     assert job["job"].startswith("J6") and found["machine"]["threads"] == 1
-    assert job["error"] < 1e-4 and 0.1 < job["efficiency"] < 1.2 and len(job["seconds"]) > 2
+    assert job["error"] < 1e-4 and job["efficiency"] > 0 and len(job["seconds"]) > 2
     assert results.table(found) in capsys.readouterr().out

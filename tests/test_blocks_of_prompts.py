@@ -82,7 +82,7 @@ def same_patterns(pairs: PromptPairs, **asked: object) -> None:
     assert_close(fast[:, live_NT], truth[:, live_NT], 1e-5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     ends=st.lists(st.integers(3, 30), min_size=2, max_size=12),
     budget=st.integers(400_000, 3_000_000),

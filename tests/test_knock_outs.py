@@ -105,7 +105,7 @@ NODES = st.sampled_from(["0.0", "0.1", "1.0", "1.1", "2.0", "2.2", "mlp0", "mlp1
 ROLES = st.sampled_from(["END", "S2", "S1", "all"])
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30)
 @given(
     knock_out=st.dictionaries(NODES, ROLES, min_size=1, max_size=4),
     receivers=st.sampled_from(["logits", RECEIVERS, ["2.1.q"], ["mlp2", "1.2.k"]]),

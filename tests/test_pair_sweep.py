@@ -49,7 +49,7 @@ def test_roles_that_stand_elsewhere(prompts: Callable) -> None:
         compare(tiny_model(), prompts(), position=position, inputs=["v", "q"])
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_any_model_any_prompts(data: st.DataObject) -> None:
     layers, heads = data.draw(st.integers(1, 4)), data.draw(st.sampled_from([1, 2, 3]))

@@ -180,7 +180,7 @@ def counted_flops(config, prompts, senders: list[Sender], between: str, vocabula
     return total
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(
     prompts=prompts_of_all_kinds(),
     senders=any_senders(),

@@ -36,7 +36,7 @@ def check_blocks(plan: PathPlan) -> None:
         assert ends == sorted(ends, reverse=True)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(
     prompts=prompts_of_all_kinds(most=40),
     senders=any_senders(),
@@ -47,7 +47,7 @@ def test_a_memory_budget_is_kept_or_refused(prompts, senders, vocabulary, share:
     check_budget(prompts, senders, share, vocabulary=vocabulary)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(data=st.data(), senders=any_senders(), share=st.floats(0.0, 1.5))
 def test_a_memory_budget_is_kept_with_receivers(data, senders, share: float) -> None:
     """Patched at one token of each prompt, or at all (which match token by token) up to END."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from compare import normal
 
 from ioi_fast.base import Grid
 from ioi_fast.kernels.reference import FROZEN, by_table
@@ -59,11 +60,11 @@ def test_nothing_put_needs_no_table() -> None:
 
 
 def test_parts_of_a_put_keep_what_stands_for_all() -> None:
-    where, value = torch.rand(P, 6, H) < 0.5, torch.randn(1, 6, 1, K)
+    where, value = normal(P, 6, H, seed=1) < 0, normal(1, 6, 1, K, seed=2)
     part = Put(where, value).variants(slice(1, 3)).rows(torch.tensor([0, 5]))
     part = part.of_heads(torch.tensor([2]))
     assert torch.equal(part.where, where[1:3][:, [0, 5]][:, :, [2]])
     assert torch.equal(part.value, value[:, [0, 5]])
-    own = torch.randn(2, 2, 1, K)
+    own = normal(2, 2, 1, K, seed=3)
     frozen = Put(part.where, None).variants(slice(0, 2)).onto(own)
     assert torch.equal(frozen == 0, part.where[..., None].expand_as(own))

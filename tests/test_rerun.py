@@ -110,7 +110,7 @@ VARIANT = st.dictionaries(NODES, st.sampled_from(["END", "S2", "S1", "all"]), ma
 HEADS = st.sampled_from(["0.0", "0.1", "1.0", "1.1", "1.2", "2.0", "2.1"])
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 @given(
     variants=st.lists(VARIANT, min_size=1, max_size=6, unique_by=lambda v: frozenset(v.items())),
     circuit=st.none() | st.dictionaries(HEADS, st.sampled_from(["END", "S2", "S1"]), max_size=5),

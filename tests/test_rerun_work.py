@@ -73,7 +73,7 @@ def test_variants_that_begin_first_come_first_and_like_ones_together() -> None:
 CHANGES = st.builds(head, st.integers(0, 2), st.integers(0, 1), st.sampled_from(NAMES))
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200)
 @given(st.lists(st.frozensets(CHANGES, min_size=1, max_size=4), min_size=1, max_size=12))
 def test_states_are_shared_exactly_by_variants_that_are_alike_so_far(sets: list) -> None:
     plan = planned(*(tuple(changes) for changes in sets))
@@ -113,7 +113,7 @@ def test_shared_layers_are_counted_once() -> None:
     assert both.rows == [1, 4, 2], "layers 0 and 1 are one state"
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_rows_are_those_that_run(data: st.DataObject) -> None:
     """Rows of the MLP in the plan are those that the kernel is given, over model and circuit."""
@@ -184,7 +184,7 @@ def test_a_circuit_costs_less_than_the_model() -> None:
     assert "a circuit of 2 heads" in str(inside)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100)
 @given(
     ends=st.lists(st.integers(1, 9), min_size=1, max_size=40),
     budget=st.integers(20_000, 3_000_000),

@@ -149,7 +149,7 @@ def test_memory_budget_changes_blocks_not_values(share: float) -> None:
     assert_sweep(bounded.values, plain.values, 1e-5)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_random_models_and_prompts(data: st.DataObject) -> None:
     heads = data.draw(st.sampled_from([1, 2, 5]))

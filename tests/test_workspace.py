@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from compare import normal
 
 from ioi_fast.kernels import cpu_ops
 from ioi_fast.kernels.build import BuildError, load_kernels
@@ -128,7 +129,7 @@ def test_it_closes_after_an_error() -> None:
 
 
 def test_packed_weights_made_in_it_are_freed_after_it_and_the_other_way_round() -> None:
-    weight, rows = torch.randn(256, 256), torch.randn(64, 256)
+    weight, rows = normal(256, 256, seed=1), normal(64, 256, seed=2)
     with cpu_ops.workspace():
         inside = PackedLinear(weight, None)
         expected = inside(rows)
