@@ -48,6 +48,7 @@ setup(
         "ioi_fast.demo",
         "ioi_fast.ioi",
         "ioi_fast.kernels",
+        "ioi_fast.memory",
         "ioi_fast.report",
     ],
     package_dir={

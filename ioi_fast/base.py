@@ -48,8 +48,9 @@ class Grid:
         if padded.shape[:2] != (self.N, self.T):
             # Rows are found by N·T: with another T they would be those of other tokens.
             raise ValueError(f"expected [{self.N}, {self.T}, ...], got {list(padded.shape)}")
-        flat = padded.flatten(0, 1)
-        return flat if len(self.cells) == len(flat) else flat[self.cells]
+        if len(self.cells) == self.N * self.T:
+            return padded.flatten(0, 1)
+        return padded[self.cells // self.T, self.cells % self.T]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

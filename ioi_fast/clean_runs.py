@@ -143,7 +143,8 @@ class _Keeper:
         cells = Cells.of(orig, wanted)
         if wanted.aligned:
             tokens = (wanted.first_changed, wanted.at)
-            new = _Aligned(NewRun.of(model, packed, ops, orig, pairs, *tokens), cells)
+            run = NewRun.of(model, packed, ops, orig, pairs, *tokens)
+            new = _Aligned(run, cells, not wanted.everywhere)
         else:
             grid = Grid.of(torch.zeros_like(wanted.new_at), wanted.new_at)
             clean = CleanRun(model, packed, ops, grid)
@@ -178,6 +179,7 @@ class _Aligned:
 
     run: NewRun
     cells: Cells
+    each: bool  # one cell a prompt: the last of its rows
 
     def layer(
         self, layer: int, state: LayerState, last: bool, heads_only: bool, ablated: Both | None
@@ -188,14 +190,15 @@ class _Aligned:
             # No cell is END, and in the last layer nothing else reaches the answer.
             zero = torch.zeros(C, state.resid_pre.shape[1], dtype=torch.float32)
             return zero.unflatten(1, state.z.shape[1:]), zero
-        each = grid.N == C  # one cell a prompt: the last of its rows
-        ends = state.at_end or (last and each)
+        ends = state.at_end or (last and self.each)
         change = self.run.step(layer, state, ends, last and heads_only, ablated)
         delta_z = change["z"]
-        delta_mlp = change.get("mlp_out", torch.zeros_like(delta_z).flatten(1))
+        delta_mlp = change.get("mlp_out")
+        if delta_mlp is None:
+            delta_mlp = torch.zeros_like(delta_z).flatten(1)
         if state.at_end:
             return self.cells.pick(delta_z, True), self.cells.pick(delta_mlp, True)
-        if each and not ends:
+        if self.each and not ends:
             return delta_z[grid.end_rows], delta_mlp[grid.end_rows]
         return delta_z, delta_mlp
 

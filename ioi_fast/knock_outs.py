@@ -102,6 +102,8 @@ class KnockOuts:
 
 
 def _wide(values: Tensor, T: int) -> Tensor:
-    """[N, T', ...] cut or filled up with zeros to T tokens."""
-    missing = max(0, T - values.shape[1])
-    return F.pad(values[:, :T], (0, 0) * (values.dim() - 2) + (0, missing))
+    """[N, T', ...] cut or filled up with zeros to T tokens; copied only to be filled up."""
+    missing = T - values.shape[1]
+    if missing <= 0:
+        return values[:, :T]
+    return F.pad(values, (0, 0) * (values.dim() - 2) + (0, missing))

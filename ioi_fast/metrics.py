@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ioi_fast.memory.reading import READING_ROWS
+
 Metric = str | Callable[[Tensor, Tensor], Tensor]
 
 
@@ -89,7 +91,8 @@ class Reading:
 
     def base(self) -> Tensor:
         """The metric of the base run, [N]."""
-        return self.values(self.base_logits, torch.arange(len(self.answers)))
+        prompts_N = torch.arange(len(self.answers)).split(READING_ROWS)
+        return torch.cat([self.values(self.base_logits[some], some) for some in prompts_N])
 
     def change(self, delta_RV: Tensor, prompt_R: Tensor) -> Tensor:
         """metric(base + δ) − metric(base) of each row from the change of its logits, [R]."""

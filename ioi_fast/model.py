@@ -10,6 +10,7 @@ position), E = 3·H·K.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -50,21 +51,21 @@ class Weights:
 
     def to(self, device: torch.device | str | None, dtype: torch.dtype | None) -> Weights:
         """A copy on another device or in another precision; a tied head stays tied."""
+        return self.each(lambda tensor: tensor.to(device=device, dtype=dtype))
 
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device=device, dtype=dtype)
-
-        wte = move(self.wte)
+    def each(self, change: Callable[[Tensor], Tensor]) -> Weights:
+        """Every tensor changed, once each; a tied head stays tied."""
+        wte = change(self.wte)
         return Weights(
             wte=wte,
-            wpe=move(self.wpe),
+            wpe=change(self.wpe),
             blocks=tuple(
-                Block(*(move(getattr(block, f.name)) for f in fields(Block)))
+                Block(*(change(getattr(block, f.name)) for f in fields(Block)))
                 for block in self.blocks
             ),
-            ln_f_gain=move(self.ln_f_gain),
-            ln_f_bias=move(self.ln_f_bias),
-            unembed=wte if self.unembed is self.wte else move(self.unembed),
+            ln_f_gain=change(self.ln_f_gain),
+            ln_f_bias=change(self.ln_f_bias),
+            unembed=wte if self.unembed is self.wte else change(self.unembed),
         )
 
     def named(self) -> dict[str, Tensor]:

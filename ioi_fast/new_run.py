@@ -75,10 +75,16 @@ class NewRun:
 
     def at(self, change: Tensor, cells: tuple[Tensor, Tensor]) -> Tensor:
         """A change by the rows of this run, or by its last tokens, at cells (prompt, token)."""
-        wide = change.new_zeros(self.grid.N * self.grid.T, *change.shape[1:])
-        rows = self.grid.cells
-        wide[rows if len(change) == len(rows) else rows[self.grid.end_rows]] = change
-        return wide.unflatten(0, (self.grid.N, self.grid.T))[cells]
+        rows, (prompt, token) = self.grid.cells, cells
+        if len(change) != len(rows):
+            rows = rows[self.grid.end_rows]
+        # Its own tokens are not all there are: of others nothing changes.
+        row_of = torch.full((self.grid.N * self.grid.T,), -1)
+        row_of[rows] = torch.arange(len(rows))
+        row = row_of[prompt * self.grid.T + token]
+        out = change.new_zeros(len(row), *change.shape[1:])
+        out[row >= 0] = change[row[row >= 0]]
+        return out
 
 
 def _puts(tail: Tail, state: LayerState, ablated: Both) -> dict[str, Sequence[Put]]:

@@ -22,7 +22,7 @@ from ioi_fast.puts import Put
 from ioi_fast.readout import needs_vocabulary, read_out
 from ioi_fast.reference_backend import Keep
 from ioi_fast.rerun import Rerun
-from ioi_fast.wave import Wave
+from ioi_fast.wave import Wave, input_of_head
 from ioi_fast.wave_backend import prompts_of, tail_of, wanted_of
 
 Advance = Callable[[int], None]
@@ -75,6 +75,7 @@ def pair_sweep(
                 for place, some, delta in receivers.of_head(layer, head, normed_PCD):
                     keep(place, some, chosen, change(delta).cpu())
                     advance(len(delta))
+                    del delta  # before the next tile's is made
             del normed_PCD  # before the next layer's is made: it is as large as every sender's
         # Before the next block's runs begin: they need the memory.
         del sites, change, wave, receivers
@@ -91,16 +92,16 @@ class _Receivers:
 
     def of_head(self, layer: int, head: int, normed_PCD: Tensor):
         """((input, layer, head), senders, change of the final residual [P, N, D]) by tiles."""
-        model = self._rerun.model
-        columns = model.weights.blocks[layer].w_qkv.unflatten(1, (3, model.config.n_head, -1))
         together = self._work.together(len(self._patched_M))
         for index, site in enumerate(self._work.inputs):
-            weight_DK = columns[:, "qkv".index(site), head]
-            product = self._rerun.ops.exact.linear(weight_DK, None)  # small: bf16 saves nothing
+            product = input_of_head(self._rerun.model, self._rerun.ops, layer, site, head)
             for some in tiles(len(normed_PCD), together):
-                put = self._put(head, rows_product(normed_PCD[some], product))
-                starts = [(layer, 1)] * len(put.value)
-                yield (index, layer, head), some, self._rerun.run({(site, layer): [put]}, starts)
+                senders_PCD = normed_PCD[some]
+                puts = {(site, layer): [self._put(head, rows_product(senders_PCD, product))]}
+                delta = self._rerun.run(puts, [(layer, 1)] * len(senders_PCD))
+                del puts  # before the next tile's are made
+                yield (index, layer, head), some, delta
+                del delta
 
     def _put(self, head: int, value_PCK: Tensor) -> Put:
         P, _, K = value_PCK.shape

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ioi_fast import memory_estimate as memory
-from ioi_fast.blocks import ROWS_PER_TILE, new_run, prompt_blocks
+from ioi_fast.blocks import prompt_blocks
 from ioi_fast.config import GPT2Config
+from ioi_fast.memory import pair_sweeps
 from ioi_fast.plan import LayerWork, rows_table
 from ioi_fast.sites import Head, Sender
-from ioi_fast.work import Prompt, Variant, run_flops
+from ioi_fast.work import ROWS_PER_TILE, Prompt, Variant, run_flops
 
 # Tokens of a block of prompts: every sender's difference is kept for them.
 _TOKENS_KEPT = 256
@@ -63,9 +63,13 @@ class PairPlan:
         live_blocks = sum(self.prompts[block[0]].live for block in self.prompt_blocks)
         return live_blocks * sum(self.pairs(layer) for layer in range(self.config.n_layer))
 
-    def cells(self, prompt: Prompt) -> int:
+    def patched(self, prompt: Prompt) -> range:
         """Patched cells of a prompt that can differ."""
-        return prompt.at + 1 - prompt.first_changed if self.everywhere else 1
+        return range(prompt.first_changed if self.everywhere else prompt.at, prompt.at + 1)
+
+    def cells(self, prompt: Prompt) -> int:
+        """How many those are."""
+        return len(self.patched(prompt))
 
     def after(self, prompt: Prompt) -> range:
         """Tokens of a prompt on which what follows a receiver is recomputed."""
@@ -141,35 +145,8 @@ class PairPlan:
     @property
     def peak_bytes(self) -> int:
         """Estimate of the growth of memory during the call, packed weights not counted."""
-        return max(self._block_bytes(block) for block in self.prompt_blocks)
-
-    def _block_bytes(self, block: tuple[int, ...]) -> int:
-        config, prompts = self.config, [self.prompts[i] for i in block]
-        D, L, n = config.n_embd, config.n_layer, len(prompts)
-        tokens = memory.Tokens.of([prompt.end for prompt in prompts])
-        one = memory.one_run(config, tokens)
-        logits = memory.base_logits(config, self.vocabulary, n)
-        if not prompts[0].live or L == 1:
-            return memory.in_bytes(one, logits)
-        cells = sum(map(self.cells, prompts))
-        after = memory.Cells.of(list(map(self.after, prompts)))
-
-        def kept(layers: int) -> int:
-            read = memory.for_waves(config, layers, cells, L - 1)
-            return read + memory.for_reruns(config, layers, 1, tokens.slots, after)
-
-        both = one + new_run(config, prompts)
-        runs = memory.runs_beside(kept, L - 1, both, one, L)
-        # Every sender's change, those of earlier layers as a layer's heads read them, and a rerun
-        # from there: later layers read more, the last one is rerun with few queries, at END.
-        layer_read = config.n_head * cells * D
-        senders, tile = len(self.variants) * cells * D, self.together(after.rows)
-        rerun = memory.reruns(config, after, tile, tile, at_end=False)
-        steps = ((L - 3, rerun), (L - 2, 5 * rerun // 6), (L - 1, rerun // 3))
-        follows = max(layer * layer_read + most for layer, most in steps if layer > 0)
-        reads = (L - 1) * layer_read + memory.reading(config, self.vocabulary, tile * n)
-        phases = (senders * 2, senders + follows, senders + reads)
-        return memory.in_bytes(runs, kept(L) + logits + max(phases))
+        blocks = {tuple(self.prompts[i] for i in block) for block in self.prompt_blocks}
+        return max(pair_sweeps.of_block(self, block) for block in blocks)
 
     def __str__(self) -> str:
         L, H = self.config.n_layer, self.config.n_head

@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ioi_fast.blocks import block_bytes, blocks_of, prompt_blocks, split
+from ioi_fast.blocks import blocks_of, prompt_blocks, split
 from ioi_fast.config import GPT2Config
+from ioi_fast.memory import path_patches
+from ioi_fast.memory.both_runs import Knocked
 from ioi_fast.sites import Receiver, Sender
 from ioi_fast.work import Prompt, Variant, begun_before, first_reached, place, run_flops
 
@@ -40,8 +42,9 @@ class PathPlan:
     everywhere: bool  # whether every position is patched
     between: str
     vocabulary: bool  # whether the metric needs every logit at END
-    knocked: tuple[int, ...]  # layers in which something is knocked out
-    knocked_by_new: bool  # whether by what a clean new run has there
+    knocked: tuple[Knocked, ...]
+    knock_source: str  # what knocked-out sites take
+    forms: int  # groups of prompts with means of their own
     prompt_blocks: tuple[tuple[int, ...], ...]  # indices of prompts of like length
     variant_blocks: tuple[range, ...]  # into variants
 
@@ -82,9 +85,13 @@ class PathPlan:
         last = max(receiver.node.layer for receiver in self.receivers)
         return last + 1 + self.config.n_layer - first.reaches
 
-    def cells(self, prompt: Prompt) -> int:
+    def patched(self, prompt: Prompt) -> range:
         """Patched cells of a prompt that can differ."""
-        return prompt.at + 1 - prompt.first_changed if self.everywhere else 1
+        return range(prompt.first_changed if self.everywhere else prompt.at, prompt.at + 1)
+
+    def cells(self, prompt: Prompt) -> int:
+        """How many those are."""
+        return len(self.patched(prompt))
 
     def after(self, prompt: Prompt) -> range:
         """Tokens of a prompt on which what follows the receivers is recomputed."""
@@ -176,10 +183,8 @@ class PathPlan:
     def peak_bytes(self) -> int:
         """Estimate of the growth of memory during the call, packed weights not counted."""
         variants = max((len(block) for block in self.variant_blocks), default=1)
-        return max(self._block_bytes(block, variants) for block in self.prompt_blocks)
-
-    def _block_bytes(self, block: tuple[int, ...], variants: int) -> int:
-        return block_bytes(self, [self.prompts[i] for i in block], variants)
+        blocks = {tuple(self.prompts[i] for i in block) for block in self.prompt_blocks}
+        return max(path_patches.of_block(self, block, variants) for block in blocks)
 
     def __str__(self) -> str:
         table = rows_table(self.layers(), after=self.receivers is not None)
@@ -224,8 +229,9 @@ def plan_path_patch(
     everywhere: bool = False,
     between: str,
     vocabulary: bool,
-    knocked: Sequence[int] = (),
-    knocked_by_new: bool = False,
+    knocked: Sequence[Knocked] = (),
+    knock_source: str = "zero",
+    forms: int = 1,
     max_memory: int | None = None,
 ) -> PathPlan:
     """Orders the senders by first layer and splits prompts and senders to fit the memory.
@@ -248,7 +254,8 @@ def plan_path_patch(
         between=between,
         vocabulary=vocabulary,
         knocked=tuple(knocked),
-        knocked_by_new=knocked_by_new,
+        knock_source=knock_source,
+        forms=forms,
         prompt_blocks=(tuple(range(len(prompts))),),
         variant_blocks=(range(len(variants)),),
     )

@@ -46,7 +46,7 @@ class Put:
 
     def of_heads(self, heads: Tensor) -> Put:
         """At some of the heads."""
-        return self._of(lambda t: t if t.shape[2] == 1 else t[:, :, heads])
+        return self._of(lambda t: t if t.shape[2] in (1, len(heads)) else t[:, :, heads])
 
     def _of(self, part: Callable[[Tensor], Tensor]) -> Put:
         value = None if self.value is None else part(self.value)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ioi_fast.base import layernorm, tiles
-from ioi_fast.memory_estimate import READING_ROWS, VOCABULARY_ROWS
+from ioi_fast.memory.reading import READING_ROWS, VOCABULARY_ROWS
 from ioi_fast.metrics import Metric, Reading
 from ioi_fast.model import GPT2
 from ioi_fast.ops import Ops

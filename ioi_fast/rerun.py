@@ -71,7 +71,7 @@ class Rerun:
         are the states after the last layer.
         """
         last = self.model.config.n_layer - 1
-        delta_PMD = self._zeros(len(starts))
+        delta_PMD = self._zeros(len(starts)) if states is None else None
         for layer in range(starts[0][0], last + 1):
             delta_PMD, chosen = self._states(delta_PMD, layer, starts, states)
             own = starts if chosen is None else [starts[row] for row in chosen]
@@ -90,6 +90,7 @@ class Rerun:
                     out = torch.cat([out, out.new_zeros(len(own) - active, *out.shape[1:])])
                 return out
             delta_PMD[:active] = out
+            del out  # before the next layer's is made
         return delta_PMD
 
     def _zeros(self, variants: int) -> Tensor:
@@ -97,13 +98,17 @@ class Rerun:
         return torch.zeros(variants, M, D, dtype=torch.float32)
 
     def _states(
-        self, delta: Tensor, layer: int, starts: Sequence[Start], states: Sequence[States] | None
+        self,
+        delta: Tensor | None,
+        layer: int,
+        starts: Sequence[Start],
+        states: Sequence[States] | None,
     ) -> tuple[Tensor, Sequence[int] | None]:
         """Each state of a layer as it begins, and a variant that has it; None for one each."""
         if states is None:
             return delta, None
         chosen = states[layer].variants
-        if layer == starts[0][0]:
+        if delta is None:
             return self._zeros(len(chosen)), chosen
         return delta[torch.tensor(states[layer].parents)], chosen
 

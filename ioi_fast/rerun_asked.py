@@ -117,10 +117,11 @@ def _asked(
         positions.setdefault(role, role_position(role, pairs, "base"))
     names = tuple(positions)
     ends = zip(pairs.end.tolist(), pairs.new_end.tolist(), strict=True)
+    first = first_changed(pairs).tolist()
     columns = _columns(pairs, positions, "orig"), _columns(pairs, positions, "new")
     prompts = [
-        RerunPrompt(end, max(end, new_end), *at)
-        for (end, new_end), *at in zip(ends, *columns, strict=True)
+        RerunPrompt(end, max(end, new_end), *at, changed)
+        for (end, new_end), *at, changed in zip(ends, *columns, first, strict=True)
     ]
     plan = plan_reruns(
         config,

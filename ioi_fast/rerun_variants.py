@@ -5,7 +5,6 @@ Pure Python, no torch.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -50,13 +49,14 @@ class RerunVariant:
 
 @dataclass(frozen=True, slots=True)
 class RerunPrompt:
-    """What the plan needs to know of a prompt: its END, the last token of either run, and the token
-    of each named position, −1 for all tokens, in orig and in new."""
+    """What the plan needs to know of a prompt: its END, the last token of either run, the token of
+    each named position, −1 for all tokens, in orig and in new, and the first token that differs."""
 
     end: int
     last: int
     at: tuple[int, ...]
     at_new: tuple[int, ...]
+    first_changed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,17 +86,3 @@ def shared_states(
             state[row] = found[key]
         layers.append(LayerStates(tuple(parents), tuple(first)))
     return layers, state
-
-
-def joining(
-    variants: Sequence[RerunVariant], together: int, layers: int
-) -> set[tuple[int, int, bool]]:
-    """What tiles of variants, ordered by start, come to in a layer: how many differ before it, how
-    many after it, and whether it is the last one."""
-    found = set()
-    for first in range(0, len(variants), together):
-        starts = [variant.start for variant in variants[first : first + together]]
-        for layer in range(starts[0][0], layers):
-            begun, active = (bisect_right(starts, (layer, half)) for half in (0, 1))
-            found.add((begun, active, layer == layers - 1))
-    return found

@@ -11,15 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from ioi_fast import memory_estimate as memory
 from ioi_fast.blocks import prompt_blocks
 from ioi_fast.config import GPT2Config
+from ioi_fast.memory import rerun_plans
 from ioi_fast.rerun_flops import FlopCount
 from ioi_fast.rerun_variants import (
     Change,
     RerunPrompt,
     RerunVariant,
-    joining,
     shared_states,
 )
 from ioi_fast.sites import Head
@@ -174,57 +173,21 @@ class RerunPlan:
     @property
     def peak_bytes(self) -> int:
         """Estimate of the growth of memory during the call, packed weights not counted."""
-        tiles: dict[int, set] = {}
-        blocks = [self._block_bytes(block, tiles) for block in self.prompt_blocks]
-        return max(self._means_bytes, *blocks)
+        tiles = rerun_plans.Tiles(self)
+        blocks = {tuple(self.prompts[i] for i in block) for block in self.prompt_blocks}
+        return max(rerun_plans.of_block(self, block, tiles) for block in blocks)
 
-    @property
-    def _means(self) -> int:
-        """Floats of the tables of means."""
-        tokens = max(self.mean_last, default=-1) + 1
-        return len(self.sites) * self.forms * tokens * self.config.n_embd
+    def key(self, position: str) -> str:
+        """Which values at a site a position takes: its own where it stands elsewhere in new."""
+        at = self.names.index(position)
+        moved = any(prompt.at[at] != prompt.at_new[at] for prompt in self.prompts)
+        return position if moved and self.source == "new" else ""
 
-    @property
-    def _means_bytes(self) -> int:
-        runs = memory.means_run(self.config, self.mean_last, self.prompts_together)
-        return memory.in_bytes(self._means + runs)
-
-    def _block_bytes(self, block: tuple[int, ...], tiles: dict[int, set]) -> int:
-        config, prompts = self.config, [self.prompts[i] for i in block]
-        D, n = config.n_embd, len(prompts)
-        tokens = memory.Tokens.of([prompt.end for prompt in prompts])
-        apart, beside = self.runs_of_new(prompts)
-        means = self._means
-        of_orig = memory.one_run(config, tokens)
-        if self.roles is not None:
-            of_orig += 2 * tokens.rows * D  # z as it was, and what it becomes
-        of_new = memory.new_beside(config, tokens) if beside else 0
-        if apart:
-            last = [prompt.last for prompt in prompts]
-            of_new += memory.one_run(config, memory.Tokens.of(last))
-        if not self.variants:
-            return memory.in_bytes(means + of_orig + of_new)
-        cells = memory.Cells.of([self.cells(prompt) for prompt in prompts])
-        values = means + len(self.changes) * cells.rows * D
-
-        def kept(layers: int) -> int:
-            return values + memory.for_reruns(config, layers, self.first_layer, tokens.slots, cells)
-
-        together = min(len(self.variants), self.variants_together(cells.rows))
-        if together not in tiles:
-            # In a circuit few heads differ: nothing is wider than the MLP.
-            known = self.roles is not None and {(together, together, False)}
-            tiles[together] = known or joining(self.variants, together, config.n_layer)
-        rerun = max(memory.reruns(config, cells, *counts) for counts in tiles[together])
-        reads = memory.reading(config, self.vocabulary, together * n)
-        heads = Counter(head.layer for head in self.roles or ())
-        # In the first layer in which anything differs only what is overwritten is written.
-        layers = range(self.first_layer + 1, config.n_layer)
-        kept_on = memory.heads_of_circuit(config, [heads[layer] for layer in layers])
-        kept_on += memory.base_logits(config, self.vocabulary, n)
-        L = config.n_layer
-        runs = memory.runs_of_layers(kept, of_orig, of_new, L)
-        return memory.in_bytes(runs, kept(L) + kept_on + max(rerun, reads))
+    def live_heads(self, layer: int) -> set[int]:
+        """Heads of a layer that can differ once a variant does."""
+        if self.roles is None:
+            return set(range(self.config.n_head))
+        return {head.head for head in self.roles if head.layer == layer}
 
     def __str__(self) -> str:
         base = "the model" if self.roles is None else f"a circuit of {len(self.roles)} heads"

@@ -108,7 +108,8 @@ class Sources:
         """
         N, T = where_NT.shape
         if self.kind == "zero":
-            return self._by_head(site, torch.zeros(N, T, self.config.n_embd, dtype=torch.float32))
+            zero = torch.zeros(1, 1, self.config.n_embd, dtype=torch.float32)
+            return self._by_head(site, zero.expand(N, T, -1))
         if self.means is None:
             value = self._new_site(site, layer)
             return value if run == "new" else position.aligned(value, T)

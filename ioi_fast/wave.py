@@ -13,15 +13,22 @@ import torch
 from torch import Tensor
 
 from ioi_fast.base import tiles
-from ioi_fast.blocks import tile_variants
 from ioi_fast.clean_runs import CellSites
+from ioi_fast.kernels.reference import Linear
 from ioi_fast.kernels.torch_ops import rows_product
 from ioi_fast.mlp import add_mlp_delta
 from ioi_fast.model import GPT2
 from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
 from ioi_fast.sites import Receiver
-from ioi_fast.work import Variant, begun_before
+from ioi_fast.work import Variant, begun_before, tile_variants
+
+
+def input_of_head(model: GPT2, ops: Ops, layer: int, site: str, head: int) -> Linear:
+    """The product that makes "q", "k" or "v" of a head from a layer's normalised input."""
+    columns = model.weights.blocks[layer].w_qkv.unflatten(1, (3, model.config.n_head, -1))
+    # Small: bf16 would save nothing.
+    return ops.exact.linear(columns[:, "qkv".index(site), head], None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,16 +94,14 @@ class Wave:
         by_head = [receiver for receiver in receivers if receiver.site != "mlp_in"]
         if not by_head:
             return {}
-        block, config = self.model.weights.blocks[layer], self.model.config
+        config = self.model.config
         begun, (P, C, _) = begun_before(layer, self.variants), delta_PCD.shape
         received = {receiver: delta_PCD.new_zeros(P, C, config.d_head) for receiver in by_head}
         if not begun:
             return received
         normed = self._normed(layer, delta_PCD[:begun])
-        columns = block.w_qkv.unflatten(1, (3, config.n_head, config.d_head))
         for receiver, value_PCK in received.items():
-            weight_DK = columns[:, "qkv".index(receiver.site), receiver.node.head]
-            product = self.ops.exact.linear(weight_DK, None)  # small: bf16 would save nothing
+            product = input_of_head(self.model, self.ops, layer, receiver.site, receiver.node.head)
             value_PCK[:begun] = rows_product(normed, product)
         return received
 

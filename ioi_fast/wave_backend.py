@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ioi_fast.base import Grid, tiles
-from ioi_fast.blocks import tile_variants
 from ioi_fast.clean_runs import Wanted, clean_runs
 from ioi_fast.interventions import KnockOut, PathPatch
-from ioi_fast.knock_outs import KnockOuts, knock_out_means
+from ioi_fast.knock_outs import KnockOuts, knock_out_means, site_of_node
+from ioi_fast.memory.both_runs import Knocked
 from ioi_fast.metrics import Metric
 from ioi_fast.model import GPT2
 from ioi_fast.new_run import first_changed
@@ -28,7 +28,7 @@ from ioi_fast.rerun import Rerun, Start
 from ioi_fast.sites import Receiver
 from ioi_fast.tail import Tail
 from ioi_fast.wave import Wave
-from ioi_fast.work import Prompt
+from ioi_fast.work import Prompt, tile_variants
 
 Advance = Callable[[int], None]
 
@@ -45,10 +45,19 @@ def plan(
         everywhere=patch.position.everywhere,
         between=patch.between,
         vocabulary=needs_vocabulary(metric),
-        knocked=sorted({one.node.layer for one in patch.knock_out.ablations}),
-        knocked_by_new=bool(patch.knock_out.ablations) and patch.knock_out.source == "new",
+        knocked=[
+            Knocked(*site_of_node(one), one.position.everywhere)
+            for one in patch.knock_out.ablations
+        ],
+        knock_source=patch.knock_out.source,
+        forms=_forms(pairs, patch.knock_out),
         max_memory=max_memory,
     )
+
+
+def _forms(pairs: PromptPairs, knock_out: KnockOut) -> int:
+    """Groups of prompts with means of their own."""
+    return len(pairs.forms.unique()) if knock_out.source == "mean_by_form" else 1
 
 
 def prompts_of(
@@ -94,6 +103,7 @@ def path_patch(
         wanted = _wanted(work, prompts) if work.variants and prompts[0].live else None
         knocked = KnockOuts.of(*runs, members, chosen, knock_out, means)
         sites, final = clean_runs(*runs, members, wanted, knocked)
+        del knocked  # it holds a layer of a run
         values_N, change = read_out(*runs, members, chosen, metric, final)
         base[chosen] = values_N.cpu()
         if wanted is None:

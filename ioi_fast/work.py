@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from ioi_fast.config import GPT2Config
 from ioi_fast.sites import Head, Node, Receiver, Sender
 
+# Rows of one matrix product in the wave: enough to run at full rate, few enough that the hidden
+# layer of the block stays in cache.
+ROWS_PER_TILE = 512
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -69,6 +73,11 @@ class Variant:
     def recomputes(self, layer: int) -> bool:
         """Whether its difference goes through the layer's MLP, which is not itself patched."""
         return self.start <= (layer, 0) and all(mlp.layer != layer for mlp in self.sender.mlps)
+
+
+def tile_variants(rows: int) -> int:
+    """Whole variants in one tile of a wave; they share the base rows of their prompts."""
+    return max(1, ROWS_PER_TILE // rows)
 
 
 def begun_before(layer: int, variants: Sequence[Variant]) -> int:

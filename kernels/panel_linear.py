@@ -35,12 +35,13 @@ class PanelLinear:
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         K, self.width = weight.shape
         pair = 2 if weight.dtype == torch.bfloat16 else 1
-        whole = F.pad(weight, (0, -self.width % PANEL, 0, -K % pair))
+        missing = (0, -self.width % PANEL, 0, -K % pair)
+        whole = F.pad(weight, missing) if any(missing) else weight
         panels = whole.unflatten(1, (-1, PANEL)).transpose(0, 1)
         if pair == 2:
             panels = panels.unflatten(1, (-1, pair)).transpose(2, 3)
         self.panels = panels.contiguous()
-        self.bias = None if bias is None else F.pad(bias, (0, -self.width % PANEL))
+        self.bias = None if bias is None else F.pad(bias, missing[:2])
 
     def __call__(self, rows: Tensor) -> Tensor:
         """x @ weight + bias, [R, in] -> [R, out]."""

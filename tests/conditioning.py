@@ -7,7 +7,6 @@ is a thousandth of the differences that cancel in it, rounding moves the answer 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
 
 import torch
 from compare import assert_sweep
@@ -15,7 +14,6 @@ from torch import Tensor
 
 from ioi_fast import GPT2
 from ioi_fast.agreement import sweep_error
-from ioi_fast.model import Block, Weights
 
 ROUNDING = 2.0**-24  # of fp32, relative
 DRAWS = 6
@@ -32,22 +30,7 @@ def rounded(model: GPT2, seed: int) -> GPT2:
         drawn = torch.rand(weight.shape, generator=generator, dtype=torch.float64)
         return weight.double() * (1 + ROUNDING * (2 * drawn - 1))
 
-    weights = model.weights
-    wte = off(weights.wte)
-    return GPT2(
-        model.config,
-        Weights(
-            wte=wte,
-            wpe=off(weights.wpe),
-            blocks=tuple(
-                Block(*(off(getattr(block, field.name)) for field in fields(Block)))
-                for block in weights.blocks
-            ),
-            ln_f_gain=off(weights.ln_f_gain),
-            ln_f_bias=off(weights.ln_f_bias),
-            unembed=wte if weights.unembed is weights.wte else off(weights.unembed),
-        ),
-    )
+    return GPT2(model.config, model.weights.each(off))
 
 
 def moved_by_rounding(model: GPT2, truth: Tensor, ask: Callable[[GPT2], Tensor]) -> float:

@@ -11,7 +11,7 @@ from small_models import tiny_model
 
 from ioi_fast import Circuit, PromptPairs, ablate, activation_patch, attention, path_patch
 from ioi_fast.interventions import SOURCES
-from ioi_fast.memory_estimate import BESIDE
+from ioi_fast.memory.ledger import BESIDE
 
 TRUE = {"backend": "reference", "precision": "fp64"}
 MODEL = tiny_model(n_positions=64)

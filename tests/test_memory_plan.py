@@ -23,7 +23,7 @@ from ioi_fast import (
     path_patch,
 )
 from ioi_fast.kernels.build import BuildError, load_kernels
-from ioi_fast.memory_estimate import BESIDE
+from ioi_fast.memory.ledger import BESIDE
 
 LAYERS, HEADS, VOCABULARY = 4, 8, 400
 
@@ -128,7 +128,7 @@ def taken(kind: str, **more: object) -> tuple[int, int]:
 @pytest.mark.parametrize("kind", list(CALLS))
 def test_a_plan_counts_the_tensors_of_its_call(kind: str) -> None:
     took, planned = taken(kind)
-    assert 0.9 <= planned / took <= 1.12, f"planned {planned / 2**20:.2f}, took {took / 2**20:.2f}"
+    assert 0.95 <= planned / took <= 1.05, f"planned {planned / 2**20:.2f}, took {took / 2**20:.2f}"
 
 
 @pytest.mark.parametrize("kind", list(CALLS))

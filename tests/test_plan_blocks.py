@@ -12,8 +12,8 @@ from small_models import ragged_pairs, shifted_pairs, tiny_model
 from small_plans import SMALL, TINY, any_senders, planned, prompts_of_all_kinds
 
 from ioi_fast import explain, path_patch
-from ioi_fast.blocks import block_bytes
-from ioi_fast.memory_estimate import BESIDE
+from ioi_fast.memory.ledger import BESIDE
+from ioi_fast.memory.path_patches import of_block
 from ioi_fast.plan import PathPlan
 from ioi_fast.work import Prompt
 
@@ -71,7 +71,7 @@ def check_budget(prompts, senders, share: float, **asked: object) -> None:
         plan = planned(TINY, prompts, senders, **asked, max_memory=budget)
     except ValueError as error:
         needed = int(str(error).split("at least ")[1].split()[0])
-        assert needed == max(block_bytes(free, [prompt], 1) for prompt in prompts) > budget
+        assert needed == max(of_block(free, [prompt], 1) for prompt in prompts) > budget
         plan = planned(TINY, prompts, senders, **asked, max_memory=needed)
         assert plan.peak_bytes <= needed
     else:
