@@ -92,7 +92,7 @@ def cases() -> Iterator[Case]:
     for launch in triton_launch.HEAD_WRITE.values():
         yield Case(triton_products.head_write_kernel, launch, "ieee")
     for precision in PRECISIONS:
-        for launch in triton_launch.MLP_IN.values():
+        for launch in (*triton_launch.MLP_IN_FEW, *triton_launch.MLP_IN):
             yield Case(triton_products.mlp_in_delta_kernel, launch, precision)
         for keys, width in triton_launch.KEYS_AND_WIDTHS:
             for one_query, kernel in (

@@ -31,11 +31,14 @@ ROWS = tuple(
     _launch(warps, BLOCK=block) for block, warps in ((64, 1), (256, 2), (1024, 4), (2048, 8))
 )
 GELU = _launch(4, BLOCK=1024)
-# Rows by columns of a product, and the depth that is fetched at a time.
-MLP_IN = {
-    16: _launch(4, ROWS=16, COLUMNS=64, DEPTH=32),
-    64: _launch(8, ROWS=64, COLUMNS=64, DEPTH=16),
-}
+# Variants and cells, which are rows, by columns of a product, and the depth that is fetched at a
+# time. Variants of a tile share what the base has at their cells.
+MLP_IN_FEW = tuple(
+    _launch(4, VARIANTS=16 // cells, CELLS=cells, COLUMNS=64, DEPTH=32) for cells in (1, 4, 16)
+)
+MLP_IN = tuple(
+    _launch(8, VARIANTS=64 // cells, CELLS=cells, COLUMNS=64, DEPTH=16) for cells in (1, 4, 16, 64)
+)
 HEAD_WRITE = {width: _launch(8, CELLS=16, COLUMNS=64, DEPTH=width) for width in (16, 64, 128)}
 # Keys of a prompt by the size of a head. Queries and changed keys go by blocks of 16; variants of a
 # program follow each other and share what the base lends, or, with one query each, are the rows of
@@ -49,9 +52,15 @@ def row_launch(D: int) -> Launch | None:
     return next((one for one in ROWS if one.constants["BLOCK"] >= D), None)
 
 
-def product_launch(rows: int) -> Launch:
-    """The first product of an MLP."""
-    return MLP_IN[16 if rows <= 32 else 64]
+def product_launch(variants: int, cells: int) -> Launch:
+    """The first product of an MLP: the tile that computes the fewest rows in vain."""
+
+    def computed(launch: Launch) -> int:
+        sizes = launch.constants
+        tall, wide = sizes["VARIANTS"], sizes["CELLS"]
+        return -(-variants // tall) * tall * -(-cells // wide) * wide
+
+    return min(MLP_IN_FEW if variants * cells <= 32 else MLP_IN, key=computed)
 
 
 def write_launch(K: int) -> Launch | None:

@@ -104,16 +104,20 @@ def mlp_in_delta(
 ) -> Tensor:
     """Change of gelu_new(pre) when its input changes by rows @ weight, [R, F].
 
-    Row r belongs to base row index[r], or r mod N.
+    Row r belongs to base row index[r], or to row r mod N of pre [N, F]: those that share one are
+    its variants.
     """
-    (R, D), (N, F) = rows_RD.shape, pre_RF.shape
-    out = torch.empty(R, F, dtype=rows_RD.dtype, device=rows_RD.device)
-    launch = triton_launch.product_launch(R)
-    tiles = triton.cdiv(R, launch.constants["ROWS"]) * triton.cdiv(F, launch.constants["COLUMNS"])
-    rows = (rows_RD.contiguous(), weight_DF.contiguous(), pre_RF.contiguous())
+    (R, D), F = rows_RD.shape, pre_RF.shape[1]
     if index_R is None:
-        index_R = torch.arange(R, device=rows_RD.device) % N
-    given = (*rows, index_R.contiguous(), out, R, D, F)
+        index_R = torch.arange(len(pre_RF), device=rows_RD.device)
+    N = len(index_R)
+    P, out = R // max(1, N), rows_RD.new_empty(R, F)
+    launch = triton_launch.product_launch(P, N)
+    sizes = launch.constants
+    tiles = triton.cdiv(P, sizes["VARIANTS"]) * triton.cdiv(N, sizes["CELLS"])
+    tiles *= triton.cdiv(F, sizes["COLUMNS"])
+    rows = (rows_RD.contiguous(), weight_DF.contiguous(), pre_RF.contiguous())
+    given = (*rows, index_R.contiguous(), out, P, N, D, F)
     launch_kernel(mlp_in_delta_kernel, tiles, launch, *given, PRECISION=precision)
     return out
 

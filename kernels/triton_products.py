@@ -8,32 +8,38 @@ import triton.language as tl
 from ioi_fast.kernels.triton_math import gelu_change, product
 
 
-@triton.jit(do_not_specialize=["R", "D", "F"])
+@triton.jit(do_not_specialize=["P", "N", "D", "F"])
 def mlp_in_delta_kernel(
     rows,
     weight,
     pre,
     index,
     out,
-    R,
+    P,
+    N,
     D,
     F,
     PRECISION: tl.constexpr,
-    ROWS: tl.constexpr,
+    VARIANTS: tl.constexpr,
+    CELLS: tl.constexpr,
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
 ):
-    """out [R, F] = change of gelu_new(pre) by rows [R, D] @ weight [D, F].
+    """out [P, N, F] = change of gelu_new(pre) by rows [P, N, D] @ weight [D, F].
 
-    The hidden row crosses memory once: its change is taken from the product's own registers. Row r
-    belongs to base row index[r].
+    The hidden row crosses memory once: its change is taken from the product's own registers. A tile
+    is some variants of some cells, so that what the base has there, pre[index[n]] of cell n, is
+    read once for all of them.
     """
-    strips = tl.cdiv(F, COLUMNS)
-    tile = tl.program_id(0).to(tl.int64)
-    row = (tile // strips) * ROWS + tl.arange(0, ROWS)
+    strips, blocks = tl.cdiv(F, COLUMNS), tl.cdiv(N, CELLS)
+    tile = tl.program_id(0)
+    first_cell = tile // strips % blocks * CELLS
+    lane = tl.arange(0, VARIANTS * CELLS)
+    variant, cell = tile // strips // blocks * VARIANTS + lane // CELLS, first_cell + lane % CELLS
+    row = variant.to(tl.int64) * N + cell
     column = (tile % strips) * COLUMNS + tl.arange(0, COLUMNS)
-    live_row, live_column = row < R, column < F
-    total = tl.zeros((ROWS, COLUMNS), tl.float32)
+    live_row, live_column = (variant < P) & (cell < N), column < F
+    total = tl.zeros((VARIANTS * CELLS, COLUMNS), tl.float32)
     for first in range(0, D, DEPTH):
         depth = first + tl.arange(0, DEPTH)
         left = tl.load(
@@ -47,12 +53,17 @@ def mlp_in_delta_kernel(
             other=0.0,
         ).to(tl.float32)
         total += product(left, right, PRECISION)
-    live = live_row[:, None] & live_column[None, :]
-    base_row = tl.load(index + row, mask=live_row, other=0)
-    base = tl.load(pre + base_row[:, None] * F + column[None, :], mask=live, other=0.0)
-    change = gelu_change(base.to(tl.float32), total)
+    shared = first_cell + tl.arange(0, CELLS)
+    base_row = tl.load(index + shared, mask=shared < N, other=0)
+    base = tl.load(
+        pre + base_row[:, None] * F + column[None, :],
+        mask=(shared < N)[:, None] & live_column[None, :],
+        other=0.0,
+    ).to(tl.float32)
+    base = tl.broadcast_to(base[None, :, :], (VARIANTS, CELLS, COLUMNS))
+    change = gelu_change(tl.reshape(base, (VARIANTS * CELLS, COLUMNS)), total)
     place = out + row[:, None] * F + column[None, :]
-    tl.store(place, change.to(out.dtype.element_ty), mask=live)
+    tl.store(place, change.to(out.dtype.element_ty), mask=live_row[:, None] & live_column[None, :])
 
 
 @triton.jit(do_not_specialize=["C", "H", "K", "D"])

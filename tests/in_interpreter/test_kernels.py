@@ -142,15 +142,17 @@ def test_head_write(C: int, D: int) -> None:
     assert torch.equal(out[[2, 4]], delta[[2, 4]])
 
 
-@pytest.mark.parametrize("R", [1, 5, 70])
-def test_mlp_in_delta(R: int) -> None:
+@pytest.mark.parametrize(("P", "N"), [(1, 1), (1, 5), (3, 5), (70, 1), (17, 5), (2, 70)])
+def test_mlp_in_delta(P: int, N: int) -> None:
+    """Variants of base rows, in tiles of every shape, and rows that name their base."""
+    R = P * N
     pre, rows, weight = (
-        normal(5, 70, seed=2),
+        normal(N, 70, seed=2),
         normal(R, 33, seed=3),
         normal(33, 70, seed=1, size=0.2),
     )
-    for index in (None, torch.arange(R).flip(0) % 5):
-        own = pre[torch.arange(R) % 5 if index is None else index].double()
+    for index in (None, torch.arange(R).flip(0) % N):
+        own = pre[torch.arange(R) % N if index is None else index].double()
         truth = reference.gelu_delta(own, rows.double() @ weight.double(), "gelu_new")
         assert_close(triton_ops.mlp_in_delta(pre, rows, weight, index), truth, 5e-6)
         rounded = triton_ops.mlp_in_delta(pre, rows, weight, index, "rounded")

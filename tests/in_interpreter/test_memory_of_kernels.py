@@ -79,3 +79,25 @@ def test_attention_asks_for_little_more_than_it_must(T: int, C: int, launches: l
     asked = sum(traffic.loaded.values()) + sum(traffic.stored.values())
     least = sum(t.numel() * t.element_size() for t in (*base, *delta, at, changed, delta[0]))
     assert least < asked <= 1.15 * least, f"{asked / least:.3f}"
+
+
+@pytest.mark.parametrize(("P", "N"), [(144, 1), (64, 4), (144, 16)])
+def test_variants_of_an_mlp_share_what_the_base_has(P: int, N: int, launches: list) -> None:
+    """After the product: the base's hidden rows once, and every hidden row that comes out."""
+    pre, rows, weight = normal(N, 64, seed=1), normal(P * N, 16, seed=2), normal(16, 64, seed=3)
+    launches.clear()
+    triton_ops.mlp_in_delta(pre, rows, weight)
+    ((_, traffic),) = launches
+    asked, least = traffic.loaded["pre"] + traffic.stored["out"], 4 * 64 * (N + P * N)
+    assert least <= asked <= 1.15 * least, f"{asked / least:.3f}"
+
+
+def test_operands_of_an_mlp_follow_the_tiles(launches: list) -> None:
+    """Each tile of 64 rows by 64 columns reads all of its rows and of its columns."""
+    P, N, D, F = 32, 4, 48, 128
+    pre, rows, weight = normal(N, F, seed=1), normal(P * N, D, seed=2), normal(D, F, seed=3)
+    launches.clear()
+    triton_ops.mlp_in_delta(pre, rows, weight)
+    ((_, traffic),) = launches
+    assert traffic.loaded["rows"] == 4 * P * N * D * (F // 64)
+    assert traffic.loaded["weight"] == 4 * D * F * (P * N // 64)
