@@ -1,7 +1,4 @@
-"""What the Triton kernels take of a GPU, from compiling them ahead of time: no GPU is needed.
-
-`python -P -m ioi_fast.benchmarks.kernel_resources` prints a table of all tiles.
-"""
+"""What the Triton kernels take of a GPU, from compiling them ahead of time: no GPU is needed."""
 
 from __future__ import annotations
 
@@ -168,23 +165,16 @@ def _of_amd(asm: dict) -> tuple[int, int, bool]:
     return figure("vgpr_count"), spilled, _TENSOR_CORES["hip"] in text
 
 
-def page() -> str:
+def lines() -> list[str]:
     """The table of all cases."""
-    lines = [
-        "# What the Triton kernels take of a GPU",
-        "",
-        "Compiled ahead of time by `python -P -m ioi_fast.benchmarks.kernel_resources` (triton "
-        f"{triton.__version__}), on no GPU: registers a thread / KB of shared memory, and how full "
-        "a multiprocessor can be by those two. Sizes are those of "
-        "`kernels/triton_launch.py`; `ieee` multiplies in fp32.",
-        "",
+    found = [
         f"| kernel, sizes, precision | warps | {' | '.join(TARGETS)} |",
         f"|---|---|{'---|' * len(TARGETS)}",
     ]
     for case in cases():
         cells = [_cell(compiled(case, target), target) for target in TARGETS]
-        lines.append(f"| {case.name} | {case.launch.warps} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        found.append(f"| {case.name} | {case.launch.warps} | {' | '.join(cells)} |")
+    return found
 
 
 def _cell(found: Resources, target: str) -> str:
@@ -193,7 +183,3 @@ def _cell(found: Resources, target: str) -> str:
     if found.spilled:
         text += f" ({found.spilled} bytes spilled)"
     return text if room is None else f"{text}, {room:.0%}"
-
-
-if __name__ == "__main__":
-    print(page())
