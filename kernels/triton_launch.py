@@ -43,7 +43,7 @@ HEAD_WRITE = {width: _launch(8, CELLS=16, COLUMNS=64, DEPTH=width) for width in 
 # Keys of a prompt by the size of a head. Queries and changed keys go by blocks of 16; variants of a
 # program follow each other and share what the base lends, or, with one query each, are the rows of
 # a product.
-KEYS_AND_WIDTHS = ((32, 16), (16, 64), (32, 64), (64, 64))
+KEYS_AND_WIDTHS = ((32, 16), (16, 64), (32, 64), (64, 64), (16, 128))
 BLOCK = 16
 
 
@@ -81,6 +81,8 @@ def attention_of(keys: int, width: int, one_query: bool) -> Launch:
     if one_query:
         # Few keys leave room for more variants, who read them once.
         variants, warps = (4 * BLOCK, 8) if keys <= 32 else (BLOCK, 4)
+        if width > 64:
+            variants, warps = BLOCK, 8
         return _launch(warps, stages=1, VARIANTS=variants, KEYS=keys, WIDTH=width)
     sizes = {"VARIANTS": BLOCK, "KEYS": keys, "WIDTH": width}
     # What the base lends fills the registers: with a second variant in flight they would spill.

@@ -56,6 +56,14 @@ def test_attention_delta(T: int, size: float) -> None:
     check("attention_delta", *base, *delta, 8**-0.5, tolerance=5e-6)
 
 
+@pytest.mark.parametrize(("T", "K"), [(1, 65), (16, 128)])
+def test_attention_delta_of_wide_heads(T: int, K: int) -> None:
+    base = [normal(2, n, 2, K, seed=seed, size=2) for n, seed in ((T, 6), (16, 7), (16, 8))]
+    delta = [normal(3, 2, n, 2, K, seed=s, size=0.1) for n, s in ((T, 9), (16, 10), (16, 11))]
+    at = torch.arange(16)[-T:].expand(2, T)
+    check("attention_delta", *base, *delta, K**-0.5, at, tolerance=5e-6)
+
+
 @pytest.mark.parametrize("T", [1, 2])
 @pytest.mark.parametrize("move", [-30.0, -5.0, 1.5, 4.0])
 def test_attention_delta_of_weights_that_stay_while_a_small_one_moves_far(
