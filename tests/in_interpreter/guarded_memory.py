@@ -81,10 +81,41 @@ def guarded(**tensors: Tensor) -> Iterator[Traffic]:
             delattr(builder, name)
 
 
-def with_guard_bands(tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """A copy of a tensor inside a larger one of a value that no kernel writes; both."""
-    band = 64
-    whole = torch.full((tensor.numel() + 2 * band,), -77, dtype=tensor.dtype)
-    inner = whole[band : band + tensor.numel()].view(tensor.shape)
-    inner.copy_(tensor)
-    return inner, whole
+BAND = 64  # values before and after a tensor
+FILLING = -77
+
+
+@dataclass
+class Banded:
+    """A copy of a tensor, with its strides, inside a larger one of a value that no kernel writes.
+
+    What the tensor leaves free between its rows is of that value too.
+    """
+
+    tensor: Tensor
+    whole: Tensor = field(init=False)
+    inner: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        shape, steps = self.tensor.shape, self.tensor.stride()
+        size = _extent(self.tensor) // self.tensor.element_size()
+        self.whole = torch.full((size + 2 * BAND,), FILLING, dtype=self.tensor.dtype)
+        self.inner = self.whole.as_strided(shape, steps, BAND)
+        self._once(self.inner).copy_(self._once(self.tensor))
+
+    def check(self, name: str) -> None:
+        """Raises OutOfBounds if the filling around the tensor was written."""
+        for band in (self.whole[:BAND], self.whole[-BAND:]):
+            if not bool((band == FILLING).all()):
+                raise OutOfBounds(f"{name}: written beside the tensor")
+
+    def write_back(self) -> None:
+        """What a kernel wrote, into the tensor itself."""
+        self._once(self.tensor).copy_(self._once(self.inner))
+
+    def _once(self, rows: Tensor) -> Tensor:
+        """Each place once, where an axis is expanded."""
+        for axis, step in enumerate(rows.stride()):
+            if step == 0 and rows.shape[axis] > 1:
+                rows = rows.narrow(axis, 0, 1)
+        return rows

@@ -176,3 +176,42 @@ def test_rounding_to_bf16_is_to_nearest_even() -> None:
     got = triton_ops.mlp_in_delta(pre, rows, weight, precision="rounded")
     truth = reference.gelu_delta(pre.double(), rows.bfloat16().double(), "gelu_new")
     assert_close(got, truth, 1e-6)
+
+
+def in_fp16(op: str, *inputs: object) -> None:
+    """Rows in fp16, in and out, against the definition on the same numbers."""
+    halved = [x.half() if is_float(x) else x for x in inputs]
+    truth = getattr(reference, op)(*[x.double() if is_float(x) else x for x in halved])
+    got = getattr(triton_ops, op)(*halved)
+    assert got.dtype == (torch.float32 if op == "readout_delta" else torch.float16)
+    assert_close(got, truth, 1e-3, what=op)
+
+
+@pytest.mark.parametrize("T", [1, 16, 17])
+def test_attention_in_fp16(T: int) -> None:
+    P, N, H, K = 3, 2, 2, 8
+    base = [normal(N, T, H, K, seed=seed) for seed in (1, 2, 3)]
+    delta = [normal(P, N, T, H, K, seed=seed, size=0.3) for seed in (4, 5, 6)]
+    codes = torch.randint(-2, 1, (P, N, T, H), generator=torch.Generator().manual_seed(0))
+    in_fp16("attention_delta", *base, *delta, K**-0.5, None, None, codes.clamp(max=-1).char())
+    sources = normal(1, N, T, H, K, seed=7)
+    in_fp16("attention_delta", *base, *delta, K**-0.5, None, None, codes.char(), sources)
+
+
+def test_rows_in_fp16() -> None:
+    x, delta, gain = normal(5, 96, seed=1), normal(3, 5, 96, seed=2, size=0.3), normal(96, seed=3)
+    in_fp16("layernorm_delta", x, delta, gain, 1e-5)
+    in_fp16("readout_delta", x, delta, gain, 1e-5, normal(5, 96, seed=4))
+    in_fp16("gelu_delta", x, delta, "gelu_new")
+    rows, heads = torch.tensor([0, 2, 2]), torch.tensor([1, 0, 1])
+    in_fp16("head_write", delta, rows, normal(5, 2, 8, seed=5), heads, normal(2, 8, 96, seed=6))
+
+
+def test_mlp_in_delta_in_fp16() -> None:
+    pre, rows, weight = normal(5, 70, seed=2), normal(15, 33, seed=3), normal(33, 70, seed=1)
+    halved = [t.half() for t in (pre, rows, 0.2 * weight)]
+    own, left, right = (t.double() for t in halved)
+    truth = reference.gelu_delta(own.repeat(3, 1), left @ right, "gelu_new")
+    got = triton_ops.mlp_in_delta(*halved)
+    assert got.dtype == torch.float16
+    assert_close(got, truth, 1e-3)

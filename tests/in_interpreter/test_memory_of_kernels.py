@@ -7,7 +7,7 @@ import torch
 import triton
 import triton.language as tl
 from compare import normal
-from guarded_memory import OutOfBounds, guarded
+from guarded_memory import BAND, Banded, OutOfBounds, guarded
 
 from ioi_fast.kernels import reference, triton_ops
 
@@ -101,3 +101,13 @@ def test_operands_of_an_mlp_follow_the_tiles(launches: list) -> None:
     ((_, traffic),) = launches
     assert traffic.loaded["rows"] == 4 * P * N * D * (F // 64)
     assert traffic.loaded["weight"] == 4 * D * F * (P * N // 64)
+
+
+def test_a_write_beside_a_tensor_is_seen() -> None:
+    rows = normal(3, 8, seed=1)[:, ::2].expand(2, 3, 4)
+    banded = Banded(rows)
+    assert torch.equal(banded.inner, rows) and banded.inner.stride() == rows.stride()
+    banded.check("rows")
+    banded.whole[BAND - 1] = 0
+    with pytest.raises(OutOfBounds, match="rows: written beside"):
+        banded.check("rows")
