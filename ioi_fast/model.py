@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ioi_fast.config import GPT2Config
 from ioi_fast.kernels import reference
+from ioi_fast.running import own_precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +184,10 @@ class GPT2:
         Raises TypeError or ValueError for tokens of a wrong type, shape or id.
         """
         self.check_tokens(tokens)
-        if self.device.type == "cpu" and self.dtype == torch.float32:
-            return self._packed_logits(tokens.to("cpu"))
-        return self._plain_logits(tokens.to(self.device))
+        with own_precision():
+            if self.device.type == "cpu" and self.dtype == torch.float32:
+                return self._packed_logits(tokens.to("cpu"))
+            return self._plain_logits(tokens.to(self.device))
 
     def _packed_logits(self, tokens: Tensor) -> Tensor:
         """Logits from weights that are packed for the CPU, once for all calls."""

@@ -19,7 +19,7 @@ from ioi_fast.pair_work import PairPlan, plan_pairs
 from ioi_fast.placement import on_host, pairs_here
 from ioi_fast.prompts import PromptPairs
 from ioi_fast.puts import Put
-from ioi_fast.readout import needs_vocabulary, read_out
+from ioi_fast.readout import read_out, vocabulary_tensors
 from ioi_fast.reference_backend import Keep
 from ioi_fast.rerun import Rerun
 from ioi_fast.wave import Wave, input_of_head
@@ -38,7 +38,7 @@ def plan(
         sweep.inputs,
         everywhere=sweep.position.everywhere,
         between=sweep.between,
-        vocabulary=needs_vocabulary(metric),
+        vocabulary=vocabulary_tensors(metric),
         max_memory=max_memory,
     )
 

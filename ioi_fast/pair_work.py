@@ -31,7 +31,7 @@ class PairPlan:
     inputs: tuple[str, ...]
     everywhere: bool  # whether every position is patched
     between: str
-    vocabulary: bool  # whether the metric needs every logit at END
+    vocabulary: int  # tensors of every logit at END that the metric takes, 0 for none
     prompt_blocks: tuple[tuple[int, ...], ...]
     rows_together: int
 
@@ -171,7 +171,7 @@ def plan_pairs(
     *,
     everywhere: bool,
     between: str,
-    vocabulary: bool,
+    vocabulary: int,
     max_memory: int | None = None,
 ) -> PairPlan:
     """Splits the prompts to fit the memory; raises ValueError when it is too small for one."""

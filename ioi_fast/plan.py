@@ -41,7 +41,7 @@ class PathPlan:
     receivers: tuple[Receiver, ...] | None  # None: the logits
     everywhere: bool  # whether every position is patched
     between: str
-    vocabulary: bool  # whether the metric needs every logit at END
+    vocabulary: int  # tensors of every logit at END that the metric takes, 0 for none
     knocked: tuple[Knocked, ...]
     knock_source: str  # what knocked-out sites take
     forms: int  # groups of prompts with means of their own
@@ -228,7 +228,7 @@ def plan_path_patch(
     *,
     everywhere: bool = False,
     between: str,
-    vocabulary: bool,
+    vocabulary: int,
     knocked: Sequence[Knocked] = (),
     knock_source: str = "zero",
     forms: int = 1,

@@ -11,7 +11,12 @@ import torch
 from torch import Tensor
 
 from ioi_fast.base import layernorm, tiles
-from ioi_fast.memory.reading import READING_ROWS, VOCABULARY_ROWS
+from ioi_fast.memory.reading import (
+    READING_ROWS,
+    TENSORS,
+    TENSORS_OF_A_CALLABLE,
+    VOCABULARY_ROWS,
+)
 from ioi_fast.metrics import Metric, Reading
 from ioi_fast.model import GPT2
 from ioi_fast.ops import Ops
@@ -22,9 +27,10 @@ from ioi_fast.prompts import PromptPairs
 Change = Callable[[Tensor], Tensor]
 
 
-def needs_vocabulary(metric: Metric) -> bool:
-    """Whether a metric reads more than the logits of the two answers."""
-    return metric not in ("logit_diff", "accuracy")
+def vocabulary_tensors(metric: Metric) -> int:
+    """How many tensors as wide as the vocabulary reading a metric takes; 0 for those that read the
+    logits of the two answers alone."""
+    return TENSORS[metric] if isinstance(metric, str) else TENSORS_OF_A_CALLABLE
 
 
 def read_out(
@@ -40,7 +46,7 @@ def read_out(
 
     `index` [N] is where the pairs stand among the caller's, for metrics that are callables.
     """
-    if needs_vocabulary(metric):
+    if vocabulary_tensors(metric):
         reading = _reading(model, packed, pairs, here(index), metric, final_ND)
         return reading.base().float(), _vocabulary(model, packed, ops, reading, final_ND)
     return _columns(model, ops, pairs, metric, final_ND)

@@ -15,7 +15,7 @@ from ioi_fast.metrics import Metric
 from ioi_fast.new_run import first_changed
 from ioi_fast.positions import Position, role_position
 from ioi_fast.prompts import PromptPairs
-from ioi_fast.readout import needs_vocabulary
+from ioi_fast.readout import vocabulary_tensors
 from ioi_fast.rerun_variants import Change, RerunPrompt
 from ioi_fast.rerun_work import RerunPlan, plan_reruns
 from ioi_fast.sites import Head, Node, Sender
@@ -130,7 +130,7 @@ def _asked(
         variants,
         **taken,
         roles=None if circuit is None else circuit.roles,
-        vocabulary=needs_vocabulary(metric),
+        vocabulary=vocabulary_tensors(metric),
         max_memory=max_memory,
     )
     return Asked(plan, positions, circuit)

@@ -45,7 +45,7 @@ class RerunPlan:
     forms: int  # groups of prompts with means of their own
     mean_last: tuple[int, ...]  # the last tokens of the prompts that means are over
     roles: Mapping[Head, str] | None  # of the circuit that is the base
-    vocabulary: bool  # whether the metric needs every logit at END
+    vocabulary: int  # tensors of every logit at END that the metric takes, 0 for none
     prompt_blocks: tuple[tuple[int, ...], ...]
     rows_together: int
 
@@ -102,7 +102,8 @@ class RerunPlan:
         """Tokens at which a variant can differ from the base, and END.
 
         Over the model that is all from the first change on. In a circuit heads write nowhere but at
-        their roles, so that other tokens differ only where another site is changed.
+        their roles, so that other tokens differ only where another site is changed, or where z
+        takes what new has elsewhere, which is not what the circuit has there.
         """
         everything = range(prompt.end + 1)
         if self.roles is None:
@@ -110,7 +111,7 @@ class RerunPlan:
             return tuple(everything[min(first, prompt.end) :])
         named = set(self.roles.values())
         for (site, _), positions in self.changes.items():
-            named |= positions if site != "z" else set()
+            named |= {name for name in positions if site != "z" or self.key(name)}
         tokens = {at for name, at in zip(self.names, prompt.at, strict=True) if name in named}
         return (
             tuple(everything)
@@ -220,7 +221,7 @@ def plan_reruns(
     forms: int = 1,
     mean_last: Sequence[int] = (),
     roles: Mapping[Head, str] | None = None,
-    vocabulary: bool = False,
+    vocabulary: int = 0,
     max_memory: int | None = None,
 ) -> RerunPlan:
     """Orders variants, so that those alike at first stand together, and splits to fit the memory.

@@ -1,4 +1,4 @@
-"""What surrounds a call while it runs: the number of threads and the progress bar."""
+"""What surrounds a call while it runs: threads, its own precision, and the progress bar."""
 
 from __future__ import annotations
 
@@ -32,21 +32,29 @@ def check_threads(threads: object) -> None:
 
 
 @contextmanager
-def threads_set(threads: int | None) -> Iterator[None]:
-    """Runs with this many threads of torch and sets the old number back; None leaves it alone.
+def surroundings(threads: int | None) -> Iterator[None]:
+    """Runs with this many threads of torch and sets the old number back, and in own precision.
 
-    Raises TypeError or ValueError unless threads is a positive integer or None.
+    None leaves the threads alone. Raises TypeError or ValueError unless it is None or a positive
+    integer.
     """
     check_threads(threads)
-    if threads is None:
-        yield
-        return
     before = torch.get_num_threads()
-    torch.set_num_threads(int(threads))
+    if threads is not None:
+        torch.set_num_threads(int(threads))
     try:
-        yield
+        with own_precision():
+            yield
     finally:
-        torch.set_num_threads(before)
+        if threads is not None:
+            torch.set_num_threads(before)
+
+
+@contextmanager
+def own_precision() -> Iterator[None]:
+    """Runs outside of torch.autocast, which would round what is said to be fp32."""
+    with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+        yield
 
 
 def check_progress(progress: object) -> None:

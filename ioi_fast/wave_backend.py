@@ -22,7 +22,7 @@ from ioi_fast.plan import PathPlan, plan_path_patch
 from ioi_fast.positions import Position
 from ioi_fast.prompts import PromptPairs
 from ioi_fast.puts import Put, Site
-from ioi_fast.readout import needs_vocabulary, read_out
+from ioi_fast.readout import read_out, vocabulary_tensors
 from ioi_fast.reference_backend import Outcome
 from ioi_fast.rerun import Rerun, Start
 from ioi_fast.sites import Receiver
@@ -44,7 +44,7 @@ def plan(
         patch.receivers,
         everywhere=patch.position.everywhere,
         between=patch.between,
-        vocabulary=needs_vocabulary(metric),
+        vocabulary=vocabulary_tensors(metric),
         knocked=[
             Knocked(*site_of_node(one), one.position.everywhere)
             for one in patch.knock_out.ablations
@@ -57,7 +57,8 @@ def plan(
 
 def _forms(pairs: PromptPairs, knock_out: KnockOut) -> int:
     """Groups of prompts with means of their own."""
-    return len(pairs.forms.unique()) if knock_out.source == "mean_by_form" else 1
+    by_form = knock_out.ablations and knock_out.source == "mean_by_form"
+    return len(pairs.forms.unique()) if by_form else 1
 
 
 def prompts_of(

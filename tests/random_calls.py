@@ -39,6 +39,10 @@ class Call:
         return f"{self.function.__name__} of {list(self.pairs.orig.shape)}, {shape}: {self.asked}"
 
 
+def _free_energy(logits: torch.Tensor, _prompt: torch.Tensor) -> torch.Tensor:
+    return logits.logsumexp(-1)
+
+
 @functools.cache
 def random_model(layers: int, heads: int, width: int, vocabulary: int) -> GPT2:
     shape = {"n_layer": layers, "n_head": heads, "n_embd": width, "n_positions": 64}
@@ -63,7 +67,7 @@ def random_call(seed: int) -> Call:
     pairs = _prompts(random, N, T, moved, vocabulary)
     function, asked = make(random, model.config, moved)
     if function is not pair_sweep and random.random() < 0.3:
-        asked["metric"] = "kl"
+        asked["metric"] = random.choice(["kl", "kl", "prob", "rank", _free_energy])
     return Call(function, model, pairs, _some(pairs, 2), asked)
 
 

@@ -15,7 +15,7 @@ TINY = GPT2Config(n_layer=3, n_head=2, n_embd=8, n_inner=20, vocab_size=31, n_po
 
 def planned(config: GPT2Config, prompts, senders: object, **settings: object) -> PathPlan:
     """The plan of senders as a caller writes them; between="mlps" and a logit difference."""
-    settings = {"between": "mlps", "vocabulary": False, "receivers": "logits", **settings}
+    settings = {"between": "mlps", "vocabulary": 0, "receivers": "logits", **settings}
     settings["receivers"] = parse_receivers(settings["receivers"], config)
     return plan_path_patch(config, prompts, parse_senders(senders, config), **settings)
 

@@ -186,3 +186,34 @@ def test_explain_raises_as_the_call_does(model, pairs) -> None:
             path_patch(model, pairs, **arguments)
     with pytest.raises(TypeError, match="positional"):
         explain(path_patch, model, pairs, "heads")
+
+
+def test_autocast_changes_nothing(model: GPT2, pairs: PromptPairs) -> None:
+    """It would round products of what is said to be fp32."""
+    for how in ({"backend": "cpu"}, SLOW):
+        calls = [
+            lambda how=how: path_patch(model, pairs, receivers=["2.1.v"], **how).values,
+            lambda how=how: ablate(model, pairs, [{"0.1": "all"}], **how).values,
+            lambda how=how: attention(model, pairs, "heads", **how),
+        ]
+        for call in calls:
+            plain = call()
+            with torch.autocast("cpu"):
+                assert torch.equal(call(), plain)
+                assert torch.is_autocast_enabled("cpu")
+    with torch.autocast("cpu"):
+        logits = model(pairs.orig)
+    assert torch.equal(logits, model(pairs.orig))
+
+
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_a_source_of_no_knock_outs_asks_for_nothing(model: GPT2, backend: str) -> None:
+    pairs = ragged_pairs(N, T)
+    formless = PromptPairs(
+        pairs.orig, pairs.new, pairs.answers, pairs.wrong_answers, positions=pairs.positions
+    )
+    asked = {"knock_out_source": "mean_by_form", "backend": backend}
+    assert torch.equal(
+        path_patch(model, formless, **asked).values,
+        path_patch(model, formless, backend=backend).values,
+    )

@@ -216,6 +216,9 @@ def test_prompts_from_a_file(tmp_path, capsys) -> None:
     path.write_text(json.dumps({"prompts": [record, record]}))
     assert main(["path-patch", "--prompts", str(path)]) == 0
     assert "48 senders x 2 prompts" in capsys.readouterr().out
+    # What draws prompts is not left unheard beside a file of them.
+    assert main(["path-patch", "--prompts", str(path), "--n", "1", "--seed", "3"]) == 2
+    assert "--n and --seed would draw prompts" in capsys.readouterr().err
 
 
 def test_doctor(capsys) -> None:

@@ -10,7 +10,7 @@ from compare import assert_close, normal
 
 from ioi_fast.kernels import cpu_ops, reference
 from ioi_fast.kernels.build import load_kernels
-from ioi_fast.running import threads_set
+from ioi_fast.running import surroundings
 
 SIZES = [3.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-5]
 LARGE = [1e2, 1e4, 1e6, 1e8]
@@ -225,7 +225,7 @@ def test_threads_do_not_change_a_bit_of_attention(threads: int) -> None:
     base = [normal(3, 70, 2, 16, seed=seed) for seed in (1, 2, 3)]
     delta = [normal(40, 3, 70, 2, 16, seed=seed) for seed in (4, 5, 6)]
     expected = cpu_ops.attention_delta(*base, *delta, 0.25)
-    with threads_set(threads):
+    with surroundings(threads):
         assert torch.equal(cpu_ops.attention_delta(*base, *delta, 0.25), expected)
 
 

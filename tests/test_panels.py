@@ -12,7 +12,7 @@ from ioi_fast.kernels import cpu_ops, reference, torch_ops
 from ioi_fast.kernels.build import load_kernels
 from ioi_fast.kernels.packed_linear import PackedLinear
 from ioi_fast.kernels.panel_linear import PanelLinear
-from ioi_fast.running import threads_set
+from ioi_fast.running import surroundings
 
 
 def usable(dtype: torch.dtype) -> bool:
@@ -35,7 +35,7 @@ def test_panel_linear(K: int, out: int, dtype: torch.dtype, rows: int, threads: 
         pytest.skip("no bf16 panels here")
     packed = PanelLinear(weight.to(dtype), bias)
     truth = x.to(dtype).double() @ weight.to(dtype).double()
-    with threads_set(threads):
+    with surroundings(threads):
         assert_close(packed.delta(x), truth, 3e-6, what="product")
         assert_close(packed(x), truth + bias, 3e-6, what="product and bias")
     assert packed(x).is_contiguous() and packed(x[:0]).shape == (0, out)
@@ -182,7 +182,7 @@ def test_threads_do_not_change_a_bit_of_a_product(threads: int, dtype: torch.dty
         return [product, torch.ops.ioi_fast.mlp_delta(x, x, delta, gain, w_in, w_out, 1e-5)]
 
     expected = run()
-    with threads_set(threads):
+    with surroundings(threads):
         assert all(torch.equal(*both) for both in zip(run(), expected, strict=True))
 
 

@@ -110,16 +110,28 @@ VARIANT = st.dictionaries(NODES, st.sampled_from(["END", "S2", "S1", "all"]), ma
 HEADS = st.sampled_from(["0.0", "0.1", "1.0", "1.1", "1.2", "2.0", "2.1"])
 
 
-@settings(max_examples=40)
+@settings(max_examples=60)
 @given(
+    prompts=st.sampled_from([ragged_pairs, moved_pairs]),
     variants=st.lists(VARIANT, min_size=1, max_size=6, unique_by=lambda v: frozenset(v.items())),
     circuit=st.none() | st.dictionaries(HEADS, st.sampled_from(["END", "S2", "S1"]), max_size=5),
     source=st.sampled_from(["zero", "mean", "new"]),
     seed=st.integers(0, 3),
 )
-def test_any_ablations(variants: list, circuit: dict | None, source: str, seed: int) -> None:
+def test_any_ablations(
+    prompts: Callable, variants: list, circuit: dict | None, source: str, seed: int
+) -> None:
     base = "model" if circuit is None else Circuit(circuit)
-    compare(ablate, tiny_model(seed=seed), ragged_pairs(seed=seed), variants, source, base)
+    compare(ablate, tiny_model(seed=seed), prompts(seed=seed), variants, source, base)
+
+
+def test_a_role_that_moved_takes_what_new_has_there_in_a_circuit_too() -> None:
+    """The circuit has heads ablated token by token; a variant that names one by a role does not."""
+    circuit = Circuit({"1.0": "END", "0.1": "S1"})
+    variants = [{"0.0": "S2"}, {"0.1": "S2"}, {"0.2": "S2", "1.0": "END"}, {"0.2": "END"}]
+    compare(ablate, tiny_model(), moved_pairs(), variants, "new", circuit)
+    moved = ablate(tiny_model(), moved_pairs(), variants, "new", circuit).values
+    assert moved[:2].abs().max() > 0 and moved[3].abs().max() == 0
 
 
 def test_budgets_and_blocks_change_no_value() -> None:

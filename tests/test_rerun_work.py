@@ -103,7 +103,7 @@ def test_flops_by_hand() -> None:
     assert plan.rows == [0, 1, 1]
     twice = planned((head(1, 0, "S2"),), prompts=[prompt(), prompt()])
     assert twice.flops == 2 * plan.flops
-    with_logits = planned((head(1, 0, "S2"),), vocabulary=True)
+    with_logits = planned((head(1, 0, "S2"),), vocabulary=9)
     assert with_logits.flops - plan.flops == 2 * 2 * D * 49
 
 

@@ -13,7 +13,7 @@ from ioi_fast.model import GPT2
 from ioi_fast.pair_results import PairResult, PairValues
 from ioi_fast.prompts import PromptPairs
 from ioi_fast.results import provenance
-from ioi_fast.running import bar, threads_set
+from ioi_fast.running import bar, surroundings
 
 
 def pair_sweep(
@@ -41,7 +41,7 @@ def pair_sweep(
     """
     sweep = checked_sweep(model, pairs, inputs, between, position, per_prompt, metric)
     choice = choose(model, backend, precision, max_memory)
-    with threads_set(threads):
+    with surroundings(threads):
         kept = PairValues(len(sweep.inputs), model.config, len(pairs), per_prompt)
         base, ran = _run(model, pairs, sweep, metric, choice, max_memory, progress, kept)
         definition = {

@@ -14,7 +14,7 @@ from ioi_fast.model import GPT2
 from ioi_fast.prompts import PromptPairs
 from ioi_fast.reference_backend import Outcome
 from ioi_fast.results import Result, provenance
-from ioi_fast.running import bar, threads_set
+from ioi_fast.running import bar, surroundings
 
 
 def path_patch(
@@ -57,7 +57,7 @@ def path_patch(
         knock_out_source=knock_out_source,
     )
     choice = choose(model, backend, precision, max_memory)
-    with threads_set(threads):
+    with surroundings(threads):
         outcome, ran = _run_path_patch(model, pairs, patch, metric, choice, max_memory, progress)
         return Result(
             values=outcome.values.float(),

@@ -13,7 +13,7 @@ from ioi_fast.calls.path_patching import checked_patch
 from ioi_fast.interventions import PathPatch, check_choice, heads_of
 from ioi_fast.model import GPT2
 from ioi_fast.prompts import PromptPairs
-from ioi_fast.running import threads_set
+from ioi_fast.running import surroundings
 from ioi_fast.sites import Head, parse_senders
 
 
@@ -40,7 +40,7 @@ def attention(
     check_choice(run, ("orig", "new"), "run")
     patch = None if after is None else _parse_after(model, pairs, run, after)
     choice = choose(model, backend, precision, None)
-    with threads_set(threads):
+    with surroundings(threads):
         if choice.backend != "reference":
             return _fast(model, pairs, chosen, run, patch, choice)
         exact = exact_model(model, choice)

@@ -18,7 +18,7 @@ from ioi_fast.prompts import PromptPairs
 from ioi_fast.reference_backend import Outcome
 from ioi_fast.rerun_asked import Asked, ask_ablations, ask_activation_patch
 from ioi_fast.results import Result, provenance
-from ioi_fast.running import bar, threads_set
+from ioi_fast.running import bar, surroundings
 
 
 def activation_patch(
@@ -44,7 +44,7 @@ def activation_patch(
     """
     patch = checked_activation(model, pairs, site, position, heads, metric)
     choice = choose(model, backend, precision, max_memory)
-    with threads_set(threads):
+    with surroundings(threads):
         if choice.backend != "reference":
             asked = ask_activation_patch(model.config, pairs, patch, metric, max_memory)
             outcome, ran = _rerun(model, pairs, pairs, asked, metric, choice, progress)
@@ -99,7 +99,7 @@ def ablate(
     asked = (variants, source, base, mean_pairs, metric)
     ablations, mean_pairs = checked_ablations(model, pairs, *asked)
     choice = choose(model, backend, precision, max_memory)
-    with threads_set(threads):
+    with surroundings(threads):
         if choice.backend != "reference":
             work = ask_ablations(model.config, pairs, mean_pairs, ablations, metric, max_memory)
             outcome, ran = _rerun(model, pairs, mean_pairs, work, metric, choice, progress)

@@ -43,7 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         model,
         pairs,
         checks=arguments.checks,
-        seed=arguments.seed,
+        seed=options.drawing(arguments)["seed"],
         backend=arguments.backend,
         precision=arguments.precision,
         threads=arguments.threads,

@@ -33,11 +33,10 @@ def add_inputs(parser: argparse.ArgumentParser, n: int, file: bool = True) -> No
     )
     if file:
         inputs.add_argument("--prompts", metavar="FILE", help="a JSON file of prompts instead")
-    inputs.add_argument("--n", type=positive, default=n, help=f"prompts (default {n})")
-    inputs.add_argument("--seed", type=int, default=0, help="seed of the prompts (default 0)")
-    inputs.add_argument(
-        "--forms", default="mixed14", choices=("mixed14", "all30"), help="templates (mixed14)"
-    )
+    inputs.add_argument("--n", type=positive, help=f"prompts (default {n})")
+    inputs.add_argument("--seed", type=int, help="seed of the prompts (default 0)")
+    inputs.add_argument("--forms", choices=("mixed14", "all30"), help="templates (default mixed14)")
+    parser.set_defaults(drawn_unless_named={"n": n, "seed": 0, "forms": "mixed14"})
     inputs.add_argument("--bos", action="store_true", help="begin every prompt with <|endoftext|>")
 
 
@@ -87,24 +86,33 @@ def read_prompts(arguments: argparse.Namespace, model: GPT2) -> PromptPairs:
     """The prompts that the options ask for."""
     if getattr(arguments, "prompts", None):
         try:
-            return load_prompts(arguments.prompts, model.tokenizer, prepend_bos=arguments.bos)
+            pairs = load_prompts(arguments.prompts, model.tokenizer, prepend_bos=arguments.bos)
         except OSError as problem:
             reason = problem.strerror or problem
             raise OSError(f"--prompts {arguments.prompts} can't be read: {reason}") from None
-    return ioi_prompts(
-        model.tokenizer,
-        n=arguments.n,
-        seed=arguments.seed,
-        forms=arguments.forms,
-        prepend_bos=arguments.bos,
-    )
+        if _named(arguments):
+            named = " and ".join(f"--{name}" for name in _named(arguments))
+            raise ValueError(f"{named} would draw prompts, and --prompts names a file of them")
+        return pairs
+    return ioi_prompts(model.tokenizer, **drawing(arguments), prepend_bos=arguments.bos)
+
+
+def drawing(arguments: argparse.Namespace) -> dict[str, object]:
+    """How prompts are drawn: what --n, --seed and --forms name, and defaults of the others."""
+    return {**arguments.drawn_unless_named, **_named(arguments)}
+
+
+def _named(arguments: argparse.Namespace) -> dict[str, object]:
+    given = {name: getattr(arguments, name) for name in arguments.drawn_unless_named}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def drawn(arguments: argparse.Namespace) -> dict[str, object]:
     """How the prompts came about, for provenance."""
     if getattr(arguments, "prompts", None):
         return {"prompt_file": arguments.prompts, "bos": arguments.bos}
-    return {"seed": arguments.seed, "forms": arguments.forms, "bos": arguments.bos}
+    how = drawing(arguments)
+    return {"seed": how["seed"], "forms": how["forms"], "bos": arguments.bos}
 
 
 def check_outputs(*paths: str | os.PathLike | None, page: bool) -> None:

@@ -12,10 +12,12 @@ from ioi_fast.memory.ledger import Ledger
 # compared with the base at once: their exponentials take several times the room.
 VOCABULARY_ROWS = 64
 READING_ROWS = 8
-_READING_TENSORS = 8
+# How many tensors of logits comparing them takes, by metric; a callable is thought to make one.
+TENSORS = {"logit_diff": 0, "accuracy": 0, "kl": 9, "prob": 6, "rank": 4}
+TENSORS_OF_A_CALLABLE = 3
 
 
-def read_out(ledger: Ledger, config: GPT2Config, vocabulary: bool, prompts: int) -> int:
+def read_out(ledger: Ledger, config: GPT2Config, vocabulary: int, prompts: int) -> int:
     """readout.read_out: what is left are the base's logits, or a direction of each prompt."""
     D, V = config.n_embd, config.vocab_size
     if not vocabulary:
@@ -23,14 +25,14 @@ def read_out(ledger: Ledger, config: GPT2Config, vocabulary: bool, prompts: int)
         return ledger.take(prompts * D)
     ledger.passing(prompts * (D + V))
     logits = ledger.take(prompts * V)
-    ledger.passing(_READING_TENSORS * min(prompts, READING_ROWS) * V)
+    ledger.passing(vocabulary * min(prompts, READING_ROWS) * V)
     return logits
 
 
-def change(ledger: Ledger, config: GPT2Config, vocabulary: bool, rows: int) -> None:
+def change(ledger: Ledger, config: GPT2Config, vocabulary: int, rows: int) -> None:
     """The change of the metric: logits of some rows, and a few of them compared with the base's."""
     if vocabulary:
         some = min(rows, VOCABULARY_ROWS)
         few = min(rows, READING_ROWS)
         ledger.passing(some * (2 * config.n_embd + config.vocab_size))
-        ledger.passing(config.vocab_size * (some + _READING_TENSORS * few))
+        ledger.passing(config.vocab_size * (some + vocabulary * few))
