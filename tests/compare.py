@@ -37,6 +37,14 @@ def assert_sweep(values: Tensor, truth: Tensor, tolerance: float = 1e-4) -> None
 
 
 def normal(*shape: int, seed: int, size: float = 1.0) -> torch.Tensor:
-    """Normal numbers of this size, the same for a seed."""
+    """Normal numbers of this size, the same for a seed, on torch's default device."""
     generator = torch.Generator().manual_seed(seed)
-    return size * torch.randn(shape, generator=generator)
+    drawn = torch.randn(shape, generator=generator, device="cpu")
+    return size * drawn.to(torch.get_default_device())
+
+
+def integers(low: int, high: int, *shape: int, seed: int) -> torch.Tensor:
+    """Whole numbers from low to below high, the same for a seed, on torch's default device."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randint(low, high, shape, generator=generator, device="cpu")
+    return drawn.to(torch.get_default_device())

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from compare import assert_close, assert_sweep
+from device import DEVICE, ON_GPU
 from small_models import ragged_pairs, tiny_model
 
 from ioi_fast import Circuit, ablate, activation_patch, attention, pair_sweep, path_patch
 
-MODEL, PAIRS = tiny_model(), ragged_pairs(3)
+HOST, PAIRS = tiny_model(), ragged_pairs(3)
+MODEL = HOST.to(device=DEVICE)
 TRUE = {"backend": "reference", "precision": "fp64"}
 FEW = ["0.1", "1.2", "mlp1", ["0.0", "2.1"]]
 
@@ -18,10 +20,10 @@ FEW = ["0.1", "1.2", "mlp1", ["0.0", "2.1"]]
 @pytest.mark.parametrize("receivers", ["logits", ["2.1.q"], ["2.0.v", "1.1.k", "mlp2"]], ids=str)
 def test_path_patching(receivers: object, between: str, launches: list) -> None:
     asked = {"senders": FEW, "receivers": receivers, "between": between}
-    truth = path_patch(MODEL, PAIRS, **asked, **TRUE)
+    truth = path_patch(HOST, PAIRS, **asked, **TRUE)
     result = path_patch(MODEL, PAIRS, **asked, backend="triton")
     assert_sweep(result.values, truth.values, 1e-4)
-    assert result.backend == "triton/interpreter"
+    assert result.backend == ("triton/cuda" if ON_GPU else "triton/interpreter")
     used = {name for name, _ in launches}
     assert {"readout_delta_kernel", "head_write_kernel"} <= used
     if between == "mlps":
@@ -31,7 +33,7 @@ def test_path_patching(receivers: object, between: str, launches: list) -> None:
 
 
 def test_bf16_of_a_path_patch() -> None:
-    truth = path_patch(MODEL, PAIRS, FEW, ["2.1.q"], **TRUE)
+    truth = path_patch(HOST, PAIRS, FEW, ["2.1.q"], **TRUE)
     result = path_patch(MODEL, PAIRS, FEW, ["2.1.q"], backend="triton", precision="bf16")
     assert result.precision == "bf16"
     assert_sweep(result.values, truth.values, 2e-2)
@@ -43,20 +45,21 @@ def test_bf16_of_a_path_patch() -> None:
 def test_ablations(base: object) -> None:
     variants = [{"0.1": "S2"}, {"1.0": "END", "mlp0": "all"}, {}]
     for source in ("zero", "mean"):
-        truth = ablate(MODEL, PAIRS, variants, source, base, **TRUE)
+        truth = ablate(HOST, PAIRS, variants, source, base, **TRUE)
         got = ablate(MODEL, PAIRS, variants, source, base, backend="triton")
         assert_sweep(got.values, truth.values, 1e-4)
 
 
 def test_activation_patches_pairs_and_patterns() -> None:
-    truth = activation_patch(MODEL, PAIRS, "z", "END", ["0.1", "1.2"], **TRUE)
+    truth = activation_patch(HOST, PAIRS, "z", "END", ["0.1", "1.2"], **TRUE)
     got = activation_patch(MODEL, PAIRS, "z", "END", ["0.1", "1.2"], backend="triton")
     assert_sweep(got.values, truth.values, 1e-4)
     small, few = tiny_model(n_layer=2), ragged_pairs(2)
     truth = pair_sweep(small, few, ("q",), **TRUE)
-    assert_close(pair_sweep(small, few, ("q",), backend="triton").effect, truth.effect, 1e-4)
+    got = pair_sweep(small.to(device=DEVICE), few, ("q",), backend="triton")
+    assert_close(got.effect, truth.effect, 1e-4)
     after = {"senders": ["0.0"], "receivers": ["1.1.q"]}
-    truth = attention(MODEL, PAIRS, ["2.1"], after=after, **TRUE)
+    truth = attention(HOST, PAIRS, ["2.1"], after=after, **TRUE)
     live_NT = torch.arange(truth.shape[2]) <= PAIRS.end[:, None]
     got = attention(MODEL, PAIRS, ["2.1"], after=after, backend="triton")
     assert_close(got[:, live_NT], truth[:, live_NT], 1e-5)

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import pytest
 import torch
-from compare import assert_close, normal
+from compare import assert_close, integers, normal
+from device import DEVICE
 
 from ioi_fast.kernels import reference, triton_ops
 
 SIZES = [3.0, 1e-1, 1e-3, 1e-5]
+
+
+@pytest.fixture(autouse=True)
+def on_the_device():
+    with torch.device(DEVICE):
+        yield
 
 
 def is_float(value: object) -> bool:
@@ -112,7 +119,7 @@ def test_attention_delta_by_a_table(T: int, K: int, size: float) -> None:
     P, N, H = 4, 2, 3
     base = [normal(N, T, H, K, seed=seed, size=2) for seed in (1, 2, 3)]
     delta = [normal(P, N, T, H, K, seed=seed, size=size) for seed in (4, 5, 6)]
-    codes = torch.randint(-2, 2, (P, N, T, H), generator=torch.Generator().manual_seed(0))
+    codes = integers(-2, 2, P, N, T, H, seed=0)
     codes[0], codes[1] = reference.LIVE, reference.FROZEN
     codes[2, :, :, 1] = 1
     sources = normal(2, N, T, H, K, seed=7)
@@ -192,7 +199,7 @@ def test_attention_in_fp16(T: int) -> None:
     P, N, H, K = 3, 2, 2, 8
     base = [normal(N, T, H, K, seed=seed) for seed in (1, 2, 3)]
     delta = [normal(P, N, T, H, K, seed=seed, size=0.3) for seed in (4, 5, 6)]
-    codes = torch.randint(-2, 1, (P, N, T, H), generator=torch.Generator().manual_seed(0))
+    codes = integers(-2, 1, P, N, T, H, seed=0)
     in_fp16("attention_delta", *base, *delta, K**-0.5, None, None, codes.clamp(max=-1).char())
     sources = normal(1, N, T, H, K, seed=7)
     in_fp16("attention_delta", *base, *delta, K**-0.5, None, None, codes.char(), sources)
