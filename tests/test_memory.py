@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -53,8 +52,9 @@ for _ in range(3):
     grown.append(status("VmHWM") - status("RssFile") - status("RssShmem") - before)
 print(json.dumps([grown, explain(call, model, pairs, **asked).peak_bytes]))
 """
-# What the C library's heap keeps for later is up to 5 MB, by chance: here it keeps little.
-SMALL_HEAP = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+# What the C library's heap keeps for later is up to 5 MB, by chance: of so many processes the one
+# counts that grew least.
+PROCESSES = 3
 EVERY_THIRD = [{f"{layer}.{head}": "all"} for layer in range(0, 12, 3) for head in range(6)]
 IN_CIRCUIT = [{f"{layer}.{3 * n}": "END"} for layer in range(1, 12) for n in (0, 2)]
 MOVERS = ["9.9.q", "9.6.q", "10.0.q"]
@@ -95,15 +95,19 @@ CALLS = {
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
 @pytest.mark.parametrize("kind", list(CALLS))
 def test_a_call_grows_by_what_its_plan_says(kind: str) -> None:
-    run = subprocess.run(
-        [sys.executable, "-P", "-c", PROGRAM, json.dumps(CALLS[kind])],
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=True,
-        env={**os.environ, **SMALL_HEAP},
-    )
-    grown, planned = json.loads(run.stdout)
+    grown: list[int] = []
+    for _ in range(PROCESSES):
+        run = subprocess.run(
+            [sys.executable, "-P", "-c", PROGRAM, json.dumps(CALLS[kind])],
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=True,
+        )
+        found, planned = json.loads(run.stdout)
+        grown += found
+        if planned >= 0.93 * min(grown):
+            break
     # Whatever else runs in the process can only add.
     share = planned / min(grown)
     said = f"plan {planned / MEGABYTE:.1f} MB, grown {[g / MEGABYTE for g in grown]}: {share:.3f}"
