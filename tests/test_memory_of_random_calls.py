@@ -13,7 +13,7 @@ from ioi_fast.kernels.build import BuildError, load_kernels
 from ioi_fast.memory.ledger import BESIDE
 
 # Below it what is beside large tensors, 4 MiB in the estimate, is most of a call.
-COUNTED = 4 << 20
+COUNTED = 8 << 20
 
 
 @pytest.fixture(autouse=True)
