@@ -16,7 +16,17 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ioi_fast import GPT2, Circuit, GPT2Config, PromptPairs, ablate, explain, pair_sweep, path_patch
+from ioi_fast import (
+    GPT2,
+    Circuit,
+    GPT2Config,
+    PromptPairs,
+    Result,
+    ablate,
+    explain,
+    pair_sweep,
+    path_patch,
+)
 from ioi_fast.agreement import PROMISED, sweep_error
 from ioi_fast.benchmarks.bench_path_patching import JOBS
 from ioi_fast.benchmarks.jobs import CIRCUIT, knock_out_sets, prompts
@@ -81,13 +91,13 @@ class Bench:
             asked["receivers"] = [f"2.1.{receivers[0][-1]}"]
         plan = explain(path_patch, self.host, pairs, **asked)
 
+        def run() -> Result:
+            return path_patch(self.model, pairs, **asked, **how)
+
         def error() -> float:
-            result = path_patch(self.model, pairs, **asked, **how)
+            result = run()
             senders = [str(sender) for sender in result.senders]
             return checked_error(path_patch, self.host, pairs, result, senders, **asked)
-
-        def run() -> object:
-            return path_patch(self.model, pairs, **asked, **how)
 
         return Job(name, run, Work.of(plan, self.host.config), error)
 
@@ -98,12 +108,11 @@ class Bench:
             sets = [{"0.1": "S2"}, {"1.0": "END"}, {"2.1": "END"}, {"0.1": "S2", "2.1": "END"}]
         plan = explain(ablate, self.host, pairs, variants=sets, base=circuit)
 
-        def error() -> float:
-            result = ablate(self.model, pairs, sets, base=circuit, **how)
-            return checked_error(ablate, self.host, pairs, result, sets, base=circuit)
-
-        def run() -> object:
+        def run() -> Result:
             return ablate(self.model, pairs, sets, base=circuit, **how)
+
+        def error() -> float:
+            return checked_error(ablate, self.host, pairs, run(), sets, base=circuit)
 
         return Job("J4", run, Work.of(plan, self.host.config), error)
 

@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 from ioi_fast.blocks import blocks_of, prompt_blocks, split
 from ioi_fast.config import GPT2Config
 from ioi_fast.memory import path_patches
-from ioi_fast.memory.both_runs import Knocked
 from ioi_fast.sites import Receiver, Sender
-from ioi_fast.work import Prompt, Variant, begun_before, first_reached, place, run_flops
+from ioi_fast.work import Knocked, Prompt, Variant, begun_before, first_reached, place, run_flops
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from ioi_fast.base import Grid, tiles
 from ioi_fast.clean_runs import Wanted, clean_runs
 from ioi_fast.interventions import KnockOut, PathPatch
 from ioi_fast.knock_outs import KnockOuts, knock_out_means, site_of_node
-from ioi_fast.memory.both_runs import Knocked
 from ioi_fast.metrics import Metric
 from ioi_fast.model import GPT2
 from ioi_fast.new_run import first_changed
@@ -28,7 +27,7 @@ from ioi_fast.rerun import Rerun, Start
 from ioi_fast.sites import Receiver
 from ioi_fast.tail import Tail
 from ioi_fast.wave import Wave
-from ioi_fast.work import Prompt, tile_variants
+from ioi_fast.work import Knocked, Prompt, tile_variants
 
 Advance = Callable[[int], None]
 

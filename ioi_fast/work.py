@@ -53,6 +53,15 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class Knocked:
+    """A knock-out: its site and layer, and whether at all positions."""
+
+    site: str
+    layer: int
+    everywhere: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Variant:
     """One sender of the call: its place in the caller's order and its nodes by layer."""
 

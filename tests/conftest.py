@@ -29,3 +29,18 @@ def form(request: pytest.FixtureRequest) -> ModuleType:
         return torch_ops
     load_kernels()
     return cpu_ops
+
+
+@pytest.fixture
+def counted() -> None:
+    """Tensors of a call are counted, which only the compiled kernels do."""
+    import torch
+
+    from ioi_fast.kernels.build import BuildError, load_kernels
+
+    try:
+        load_kernels()
+    except BuildError as reason:
+        pytest.skip(f"needs the C++ kernels: {reason}")
+    if not hasattr(torch.ops.ioi_fast, "workspace_peak"):
+        pytest.fail("the kernels count no tensors")

@@ -16,7 +16,7 @@ from ioi_fast.benchmarks import gpu
 from ioi_fast.benchmarks.roofline import Work
 from ioi_fast.cli import main
 
-WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="what is refused without a GPU")
 
 
 def job(error: float) -> gpu.Job:

@@ -9,20 +9,12 @@ import torch
 from random_calls import Call, random_call
 
 from ioi_fast import explain
-from ioi_fast.kernels.build import BuildError, load_kernels
 from ioi_fast.memory.ledger import BESIDE
 
 # Below it what is beside large tensors, 4 MiB in the estimate, is most of a call.
 COUNTED = 8 << 20
 
-
-@pytest.fixture(autouse=True)
-def counted() -> None:
-    """Only the compiled kernels count."""
-    try:
-        load_kernels()
-    except BuildError as reason:
-        pytest.skip(f"needs the C++ kernels: {reason}")
+pytestmark = pytest.mark.usefixtures("counted")
 
 
 def check(call: Call, **more: object) -> int:

@@ -22,21 +22,11 @@ from ioi_fast import (
     pair_sweep,
     path_patch,
 )
-from ioi_fast.kernels.build import BuildError, load_kernels
 from ioi_fast.memory.ledger import BESIDE
 
 LAYERS, HEADS, VOCABULARY = 4, 8, 400
 
-
-@pytest.fixture(autouse=True)
-def counted() -> None:
-    """Only the compiled kernels count."""
-    try:
-        load_kernels()
-    except BuildError as reason:
-        pytest.skip(f"needs the C++ kernels: {reason}")
-    if not hasattr(torch.ops.ioi_fast, "workspace_peak"):
-        pytest.fail("the kernels count no tensors")
+pytestmark = pytest.mark.usefixtures("counted")
 
 
 @functools.cache

@@ -9,21 +9,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ioi_fast.config import GPT2Config
 from ioi_fast.memory import runs
 from ioi_fast.memory.ledger import Ledger
 from ioi_fast.memory.reruns import Layer, Put
 from ioi_fast.memory.rows import Rows
+from ioi_fast.work import Knocked, Prompt
 
-
-@dataclass(frozen=True, slots=True)
-class Knocked:
-    """A knock-out: its site and layer, and whether at all positions."""
-
-    site: str
-    layer: int
-    everywhere: bool
+if TYPE_CHECKING:
+    from ioi_fast.pair_work import PairPlan
+    from ioi_fast.plan import PathPlan
 
 
 @dataclass(slots=True)
@@ -106,6 +103,31 @@ class Asked:
     knocked: Sequence[Knocked] = ()
     source: str = "zero"  # of knock-outs
     clean_new: Rows | None = None  # where knock-outs take what it has
+
+    @classmethod
+    def of(
+        cls,
+        plan: PathPlan | PairPlan,
+        prompts: Sequence[Prompt],
+        from_layer: int | None,
+        **knocked: object,
+    ) -> Asked:
+        """What waves over a block ask of its runs."""
+        aligned = prompts[0].aligned
+        new = [range(p.first_changed if aligned else 0, p.new_at + 1) for p in prompts]
+        return cls(
+            plan.config,
+            Rows.up_to([prompt.end for prompt in prompts]),
+            Rows.of(new),
+            Rows.of([plan.patched(prompt) for prompt in prompts]),
+            sum(prompt.at == prompt.end for prompt in prompts),
+            aligned,
+            plan.everywhere,
+            plan.new_until,
+            tail=Rows.of([plan.after(prompt) for prompt in prompts]),
+            from_layer=from_layer,
+            **knocked,
+        )
 
 
 def clean_runs(ledger: Ledger, asked: Asked, waves: bool) -> None:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from ioi_fast.memory import reading, reruns
 from ioi_fast.memory.both_runs import Asked, clean_runs
 from ioi_fast.memory.ledger import Ledger
-from ioi_fast.memory.rows import Rows
 from ioi_fast.work import Prompt
 
 if TYPE_CHECKING:
@@ -21,22 +20,7 @@ if TYPE_CHECKING:
 def of_block(plan: PairPlan, prompts: Sequence[Prompt]) -> int:
     """Bytes at the peak of a block of prompts."""
     ledger, config = Ledger(), plan.config
-    orig = Rows.up_to([prompt.end for prompt in prompts])
-    waves = bool(plan.variants) and prompts[0].live
-    aligned = prompts[0].aligned
-    new = [range(p.first_changed if aligned else 0, p.new_at + 1) for p in prompts]
-    asked = Asked(
-        config,
-        orig,
-        Rows.of(new),
-        Rows.of([plan.patched(prompt) for prompt in prompts]),
-        sum(prompt.at == prompt.end for prompt in prompts),
-        aligned,
-        plan.everywhere,
-        plan.new_until,
-        tail=Rows.of([plan.after(prompt) for prompt in prompts]),
-        from_layer=1,
-    )
+    waves, asked = bool(plan.variants) and prompts[0].live, Asked.of(plan, prompts, from_layer=1)
     clean_runs(ledger, asked, waves)
     reading.read_out(ledger, config, plan.vocabulary, len(prompts))
     if waves:

@@ -44,39 +44,11 @@ def _asked(plan: PathPlan, prompts: Sequence[Prompt]) -> Asked:
     clean_new = None
     if plan.knocked and plan.knock_source == "new":
         clean_new = Rows.up_to([prompt.last for prompt in prompts])
-    orig = Rows.up_to([prompt.end for prompt in prompts])
-    if not plan.variants or not prompts[0].live:
-        none = Rows(0, len(prompts), 0)
-        return Asked(
-            plan.config,
-            orig,
-            none,
-            none,
-            0,
-            True,
-            False,
-            (0, 0),
-            knocked=plan.knocked,
-            source=plan.knock_source,
-            clean_new=clean_new,
-        )
-    aligned = prompts[0].aligned
-    new = [range(p.first_changed if aligned else 0, p.new_at + 1) for p in prompts]
-    return Asked(
-        plan.config,
-        orig,
-        Rows.of(new),
-        Rows.of([plan.patched(prompt) for prompt in prompts]),
-        sum(prompt.at == prompt.end for prompt in prompts),
-        aligned,
-        plan.everywhere,
-        plan.new_until,
-        tail=Rows.of([plan.after(prompt) for prompt in prompts]),
-        from_layer=plan.from_layer,
-        knocked=plan.knocked,
-        source=plan.knock_source,
-        clean_new=clean_new,
-    )
+    knocked = {"knocked": plan.knocked, "source": plan.knock_source, "clean_new": clean_new}
+    if plan.variants and prompts[0].live:
+        return Asked.of(plan, prompts, plan.from_layer, **knocked)
+    orig, none = Rows.up_to([prompt.end for prompt in prompts]), Rows(0, len(prompts), 0)
+    return Asked(plan.config, orig, none, none, 0, True, False, (0, 0), **knocked)
 
 
 def _wave(ledger: Ledger, plan: PathPlan, asked: Asked, variants: int) -> None:
