@@ -36,7 +36,7 @@ from ioi_fast.ops import why_not_triton
 from ioi_fast.revision import revision
 
 ROUNDS = 5
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "tf32", "bf16")
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,8 +24,9 @@ Every tile that `kernels/triton_launch.py` can choose, compiled ahead of time (t
 registers a thread / KB of shared memory, and the share of a multiprocessor's warps that those two
 leave room for, by data sheets. `ieee` multiplies in fp32 without matrix units. None spills
 registers: `tests/test_triton_resources.py` holds that, the limit of shared memory, and matrix units
-where they are meant. Sizes are VARIANTS, KEYS, WIDTH, QUERIES, SLOTS of attention, VARIANTS, CELLS,
-COLUMNS, DEPTH of mlp_in_delta, CELLS, COLUMNS, DEPTH of head_write, and columns of the others.
+where they are meant. Sizes are VARIANTS, KEYS, WIDTH, QUERIES, SLOTS of attention, QUERIES, KEYS,
+SLOTS, DEPTH, WIDTH of that over many keys, VARIANTS, CELLS, COLUMNS, DEPTH of mlp_in_delta, CELLS,
+COLUMNS, DEPTH of head_write, and columns of the others.
 """
 _BYTES = """
 ## Bytes

@@ -14,7 +14,13 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from ioi_fast.kernels import triton_attention, triton_launch, triton_products, triton_rows
+from ioi_fast.kernels import (
+    triton_attention,
+    triton_attention_long,
+    triton_launch,
+    triton_products,
+    triton_rows,
+)
 from ioi_fast.kernels.triton_launch import Launch
 
 TARGETS = {
@@ -98,6 +104,8 @@ def cases() -> Iterator[Case]:
             ):
                 launch = triton_launch.attention_of(keys, width, one_query)
                 yield Case(kernel, launch, precision)
+        for launch in triton_launch.LONG:
+            yield Case(triton_attention_long.attention_delta_long, launch, precision)
 
 
 @cache

@@ -13,7 +13,7 @@ from ioi_fast.ops import why_not_triton
 from ioi_fast.running import check_positive
 
 BACKENDS = ("auto", "reference", "cpu", "triton")
-PRECISIONS = ("fp32", "bf16", "fp64")
+PRECISIONS = ("fp32", "tf32", "bf16", "fp64")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +36,9 @@ def choose(model: GPT2, backend: object, precision: object, max_memory: object) 
         raise RuntimeError(f"backend {backend!r} can't run this: {reason}")
     if backend != "reference" and reason is None:
         return Choice(fast, precision)
-    if precision == "bf16":
+    if precision in ("tf32", "bf16"):
         because = f" (the fast path can't run this: {reason})" if reason else ""
-        raise RuntimeError(f"precision 'bf16' belongs to the fast path{because}")
+        raise RuntimeError(f"precision {precision!r} belongs to the fast path{because}")
     if max_memory is not None:
         raise RuntimeError(
             "backend 'reference' can't bound its memory: leave max_memory out"
@@ -62,6 +62,8 @@ def fast_backend(model: GPT2, precision: str, backend: str) -> tuple[str, str | 
         return name, f"the weights are {dtype}, not float32"
     if name == "triton":
         return name, why_not_triton(model.device)
+    if precision == "tf32":
+        return name, "precision 'tf32' is of GPUs, backend 'triton'"
     elsewhere = model.device.type != "cpu"
     return name, f"the model is on {model.device}" if elsewhere else None
 

@@ -39,7 +39,7 @@ class Ops:
     linear: Callable[[Tensor, Tensor | None], Linear]
     workspace: Callable[[], AbstractContextManager]  # open while a call runs
     precision: str = "fp32"
-    fp32: Ops | None = None  # for the two runs, where the differences are in bf16
+    fp32: Ops | None = None  # for the two runs, where the differences are in less
 
     @property
     def exact(self) -> Ops:
@@ -87,7 +87,7 @@ def cpu(precision: str = "fp32") -> Ops:
 
 
 def triton(precision: str, device: torch.device) -> Ops:
-    """The operations as Triton kernels; with "bf16" differences are multiplied in bf16.
+    """The operations as Triton kernels; with "bf16" or "tf32" differences are multiplied in that.
 
     New tensors of a call are made on the device. Raises RuntimeError where the kernels can't run.
     """
@@ -102,12 +102,13 @@ def triton(precision: str, device: torch.device) -> Ops:
     if precision == "fp32":
         return table
     # The interpreter's own bf16 is not a GPU's: there operands are rounded and multiplied in fp32.
-    means = "rounded" if _interpreted() else "bf16"
+    # It knows no TF32, and multiplies in fp32.
+    means = "rounded" if precision == "bf16" and _interpreted() else precision
     products = {
         "linear": partial(triton_ops.linear, precision=means),
         "attention_delta": partial(triton_ops.attention_delta, precision=means),
     }
-    return replace(table, precision="bf16", fp32=table, **products)
+    return replace(table, precision=precision, fp32=table, **products)
 
 
 def why_not_triton(device: torch.device) -> str | None:

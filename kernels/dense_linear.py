@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -9,8 +12,9 @@ from torch import Tensor
 class DenseLinear:
     """x @ weight (+ bias) for rows x [R, in] in fp32 and a weight [in, out] that never changes.
 
-    `precision` is what kernels that multiply by the weight themselves take: "ieee" is fp32, "bf16"
-    multiplies in bf16 and sums in fp32, which is for GPUs, "rounded" is the same in fp32 products.
+    `precision` is what kernels that multiply by the weight themselves take: "ieee" is fp32, "tf32"
+    lets a GPU round operands to 10 bits after the point, "bf16" multiplies in bf16 and sums in
+    fp32, which is for GPUs too, "rounded" is the same in fp32 products.
 
     >>> DenseLinear(torch.eye(3), torch.ones(3))(torch.zeros(2, 3)).tolist()[0]
     [1.0, 1.0, 1.0]
@@ -35,4 +39,17 @@ class DenseLinear:
             return torch.mm(rows.bfloat16(), self._half, out_dtype=torch.float32)
         if self.precision == "rounded":
             rows = rows.bfloat16().float()
-        return torch.mm(rows, self.weight)
+        with fp32_products("high" if self.precision == "tf32" else "highest"):
+            return torch.mm(rows, self.weight)
+
+
+@contextmanager
+def fp32_products(precision: str) -> Iterator[None]:
+    """Torch's own products of fp32 take this precision, "highest" or "high", whatever the process
+    has set for its own."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

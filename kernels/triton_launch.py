@@ -45,6 +45,12 @@ HEAD_WRITE = {width: _launch(8, CELLS=16, COLUMNS=64, DEPTH=width) for width in 
 # a product.
 KEYS_AND_WIDTHS = ((32, 16), (16, 64), (32, 64), (64, 64), (16, 128))
 BLOCK = 16
+# More keys than those, or wider heads with as many: keys go by blocks, and so do the columns of
+# heads, for scores by DEPTH and for z by WIDTH; one variant a program.
+LONG = tuple(
+    _launch(8, stages=1, QUERIES=BLOCK, KEYS=keys, SLOTS=BLOCK, DEPTH=16, WIDTH=width)
+    for width, keys in ((16, 64), (64, 32))
+)
 
 
 def row_launch(D: int) -> Launch | None:
@@ -68,12 +74,12 @@ def write_launch(K: int) -> Launch | None:
     return next((one for width, one in HEAD_WRITE.items() if width >= K), None)
 
 
-def attention_launch(T: int, S: int, K: int) -> Launch | None:
-    """T queries against S keys, for heads of size K; None if one is too many."""
+def attention_launch(T: int, S: int, K: int) -> Launch:
+    """T queries against S keys, for heads of size K."""
     for keys, width in KEYS_AND_WIDTHS:
         if keys >= S and width >= K:
             return attention_of(keys, width, one_query=T == 1)
-    return None
+    return LONG[K > LONG[0].constants["WIDTH"]]
 
 
 def attention_of(keys: int, width: int, one_query: bool) -> Launch:

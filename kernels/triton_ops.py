@@ -13,9 +13,10 @@ import triton
 from torch import Tensor
 
 from ioi_fast.kernels import torch_ops, triton_launch
-from ioi_fast.kernels.dense_linear import DenseLinear
+from ioi_fast.kernels.dense_linear import DenseLinear, fp32_products
 from ioi_fast.kernels.reference import LIVE
 from ioi_fast.kernels.triton_attention import attention_delta_last, attention_delta_queries
+from ioi_fast.kernels.triton_attention_long import attention_delta_long
 from ioi_fast.kernels.triton_launch import Launch
 from ioi_fast.kernels.triton_products import head_write_kernel, mlp_in_delta_kernel
 from ioi_fast.kernels.triton_rows import (
@@ -34,14 +35,9 @@ mlp = torch_ops.mlp  # runs are few rows: their products are the library's
 def workspace(device: torch.device) -> Iterator[None]:
     """While a call runs, new tensors are made on its device, kernels are launched there, and fp32
     products are that, whatever the process has set for its own. Memory is torch's."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
     launched = torch.cuda.device(device) if torch.cuda.is_available() else nullcontext()
-    try:
-        with device, launched:
-            yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+    with fp32_products("highest"), device, launched:
+        yield
 
 
 def launch_kernel(
@@ -189,9 +185,6 @@ def attention_delta(
     """
     (N, T, H, K), S, C = q_NTHK.shape, k_NSHK.shape[1], delta_k.shape[-3]
     launch = triton_launch.attention_launch(T, S, K)
-    if launch is None:
-        given = (q_NTHK, k_NSHK, v_NSHK, delta_q, delta_k, delta_v, scale, at_NT, changed_NC)
-        return torch_ops.attention_delta(*given, table, sources)
     device, shape = delta_q.device, delta_q.shape
     rows = [_together(t) for t in (q_NTHK, k_NSHK, v_NSHK)]
     rows += [_together(t).reshape(-1, *t.shape[-4:]) for t in (delta_q, delta_k, delta_v)]
@@ -209,10 +202,12 @@ def attention_delta(
     # Every axis but that of columns, which the table has none of.
     strides = [step for t in rows for step in t.stride()[:-1]]
     strides += [*codes.stride(), *sources.stride()[:-1]]
-    variants = launch.constants["VARIANTS"]
-    programs, kernel = N * H * triton.cdiv(P, variants), attention_delta_last
-    if T > 1:
-        programs, kernel = programs * triton.cdiv(T, triton_launch.BLOCK), attention_delta_queries
+    programs, kernel = N * H * triton.cdiv(T, triton_launch.BLOCK), attention_delta_long
+    if launch in triton_launch.LONG:
+        programs *= P * triton.cdiv(K, launch.constants["WIDTH"])
+    else:
+        programs *= triton.cdiv(P, launch.constants["VARIANTS"])
+        kernel = attention_delta_last if T == 1 else attention_delta_queries
     sizes = (N, P, H, T, S, C, K, scale)
     launch_kernel(kernel, programs, launch, *tensors, *sizes, *strides, PRECISION=precision)
     return out.view(shape)

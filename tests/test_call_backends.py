@@ -85,6 +85,11 @@ def test_a_named_backend_that_can_not_run_says_why(model, pairs) -> None:
     for name in ("reference", "auto"):
         with refused("precision 'bf16' belongs to the fast path"):
             path_patch(model.to(dtype=torch.float64), pairs, backend=name, precision="bf16")
+    with refused("backend 'cpu' can't run this: precision 'tf32' is of GPUs"):
+        path_patch(model, pairs, backend="cpu", precision="tf32")
+    for name in ("reference", "auto"):
+        with refused("precision 'tf32' belongs to the fast path"):
+            path_patch(model, pairs, backend=name, precision="tf32")
     double = model.to(dtype=torch.float64)
     with refused("backend 'cpu' can't run this: the weights are float64, not float32"):
         path_patch(double, pairs, backend="cpu")

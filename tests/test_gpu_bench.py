@@ -66,5 +66,5 @@ def test_a_dry_run_reaches_its_end(tmp_path: Path) -> None:
     found = json.loads(out.read_text())
     assert found["machine"]["dry"] and found["machine"]["device"] == "Triton's interpreter"
     ran = {(one["job"], one["precision"]) for one in found["jobs"]}
-    assert ran >= {(f"J{n}", p) for n in range(1, 6) for p in ("fp32", "bf16")} | {("J6", "fp32")}
+    assert ran >= {(f"J{n}", p) for n in range(1, 6) for p in gpu.PRECISIONS} | {("J6", "fp32")}
     assert all(0 < one["error"] <= gpu.PROMISED[one["precision"]] for one in found["jobs"])

@@ -7,8 +7,10 @@ import torch
 from compare import assert_close, assert_sweep
 from device import DEVICE, ON_GPU
 from small_models import ragged_pairs, tiny_model
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ioi_fast import Circuit, ablate, activation_patch, attention, pair_sweep, path_patch
+from ioi_fast.agreement import PROMISED
 
 HOST, PAIRS = tiny_model(), ragged_pairs(3)
 MODEL = HOST.to(device=DEVICE)
@@ -39,6 +41,35 @@ def test_bf16_of_a_path_patch() -> None:
     assert_sweep(result.values, truth.values, 2e-2)
     with pytest.raises(AssertionError):
         assert_sweep(result.values, truth.values, 1e-4)
+
+
+class PrecisionOfProducts(TorchDispatchMode):
+    """What torch's own fp32 products may round their operands to, one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), more=None):
+        if function is torch.ops.aten.mm.default:
+            self.seen.append(torch.get_float32_matmul_precision())
+        return function(*arguments, **(more or {}))
+
+
+def test_tf32_is_of_differences_alone_and_of_calls_that_ask_for_it() -> None:
+    """Both runs and a call in fp32 keep to fp32; the process's own setting is left as it was."""
+    truth = path_patch(HOST, PAIRS, FEW, ["2.1.q"], **TRUE)
+    before, seen = torch.get_float32_matmul_precision(), {}
+    for precision in ("fp32", "tf32"):
+        with PrecisionOfProducts() as products:
+            asked = {"backend": "triton", "precision": precision}
+            result = path_patch(MODEL, PAIRS, FEW, ["2.1.q"], **asked)
+        assert result.precision == precision
+        assert_sweep(result.values, truth.values, PROMISED[precision])
+        seen[precision] = products.seen
+    assert set(seen["fp32"]) == {"highest"}
+    assert set(seen["tf32"]) == {"highest", "high"}
+    assert torch.get_float32_matmul_precision() == before
 
 
 @pytest.mark.parametrize("base", ["model", Circuit({"1.0": "END", "0.1": "S2"})], ids=str)

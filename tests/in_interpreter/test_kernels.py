@@ -71,6 +71,86 @@ def test_attention_delta_of_wide_heads(T: int, K: int) -> None:
     check("attention_delta", *base, *delta, K**-0.5, at, tolerance=5e-6)
 
 
+@pytest.mark.parametrize("size", [3.0, 1e-2, 1e-5])
+@pytest.mark.parametrize(
+    ("T", "S", "C", "K"),
+    [(1, 65, 1, 8), (70, 70, 5, 5), (1, 130, 40, 17), (2, 40, 3, 128), (1, 17, 17, 129)],
+)
+def test_attention_delta_of_long_prompts_and_wide_heads(
+    T: int, S: int, C: int, K: int, size: float, launches: list
+) -> None:
+    """Keys change here and there, in every block of keys or few; an unused slot holds rubbish."""
+    P, N, H = 2, 2, 2
+    base = [normal(N, n, H, K, seed=seed, size=2) for n, seed in ((T, 6), (S, 7), (S, 8))]
+    delta = [normal(P, N, n, H, K, seed=s, size=size) for n, s in ((T, 9), (C, 10), (C, 11))]
+    changed = torch.stack([(7 * torch.arange(C) + first) % S for first in (S - 1, 3)])
+    changed[1, C // 2] = -1
+    at = torch.stack([torch.arange(S)[-T:], torch.arange(S)[:T]])
+    if T == 1:
+        at[1] = S // 2
+    truth = reference.attention_delta(*[x.double() for x in (*base, *delta)], K**-0.5, at, changed)
+    for change in delta[1:]:
+        change[:, 1, C // 2] = torch.nan
+    got = triton_ops.attention_delta(*base, *delta, K**-0.5, at, changed)
+    assert {name for name, _ in launches} == {"attention_delta_long"}
+    assert_close(got, truth, 5e-6)
+
+
+def test_a_table_and_strides_of_long_prompts(launches: list) -> None:
+    """Rows that are computed, frozen or taken from a source, in slices of larger tensors."""
+    P, N, T, H, K = 3, 1, 66, 2, 6
+    base = [normal(N, T, H, 2 * K, seed=seed, size=2)[..., :K] for seed in (1, 2, 3)]
+    delta = [normal(P, N, T, 3 * H, K, seed=seed, size=0.1)[..., ::3, :] for seed in (4, 5, 6)]
+    codes, sources = integers(-2, 2, P, N, T, H, seed=0), normal(2, N, T, H, K, seed=7)
+    codes[1, :, :20] = reference.FROZEN
+    asked = (K**-0.5, None, None, codes.char(), sources)
+    check("attention_delta", *base, *delta, *asked, tolerance=5e-6)
+    frozen = torch.full_like(codes, reference.FROZEN).char()
+    launches.clear()
+    out = triton_ops.attention_delta(*base, *delta, K**-0.5, None, None, frozen)
+    ((name, traffic),) = launches
+    assert name == "attention_delta_long" and not out.any()
+    assert set(+traffic.loaded) == {"table"} and set(+traffic.stored) == {"out"}
+
+
+@pytest.mark.parametrize("move", [-30.0, 1.5, 30.0])
+def test_long_prompts_whose_smallest_weight_moves_far(move: float) -> None:
+    """A weight near 1e-6 that vanishes, grows or takes all, in the first block of keys or last."""
+    for key in (0, 69):
+        q, k, v = (normal(1, length, 2, 8, seed=length) for length in (2, 70, 71))
+        v = v[:, 1:]
+        q[..., 0], k[..., 0] = 1.0, 0.0
+        k[:, key, :, 0] = -13 * 8**0.5
+        delta_k, none = torch.zeros_like(k), torch.zeros_like(k)
+        delta_k[:, key, :, 0] = move * 8**0.5
+        where = (8**-0.5, torch.tensor([[69, 69]]))
+        check("attention_delta", q, k, v, none[:, :2], delta_k, none, *where, tolerance=5e-6)
+
+
+@pytest.mark.parametrize("far", [13.0, 28.0])
+@pytest.mark.parametrize("S", [17, 70])
+@pytest.mark.parametrize("T", [1, 2])
+def test_attention_delta_of_a_head_that_looks_at_one_token(T: int, S: int, far: float) -> None:
+    """The weight near 1 loses as little as all others gain: no difference of two numbers near 1.
+
+    All scores move alike beside that, which changes no weight; also where the token's own value
+    changes.
+    """
+    q, k, v = (normal(2, n, 3, 8, seed=seed) for n, seed in ((T, 1), (S, 2), (S, 3)))
+    token = S - 3
+    q[..., :2], k[..., :2] = 1.0, 0.0
+    k[:, token, :, 0] = far * 8**0.5
+    k *= torch.tensor([1.0, 1.0, *[0.1] * 6])
+    delta_q, delta_k = torch.zeros(2, T, 3, 8), normal(2, S, 3, 8, seed=5, size=3)
+    k[..., 1], delta_q[..., 1] = 1.7 * 8**0.5, 1.0
+    delta_k[..., :2], delta_k[:, token] = 0.0, 0.0
+    where = (8**-0.5, torch.full((2, T), S - 1))
+    for size_of_value in (0.0, 1e-7):
+        delta_v = torch.zeros(2, S, 3, 8)
+        delta_v[:, token] = size_of_value
+        check("attention_delta", q, k, v, delta_q, delta_k, delta_v, *where, tolerance=1e-5)
+
+
 @pytest.mark.parametrize("T", [1, 2])
 @pytest.mark.parametrize("move", [-30.0, -5.0, 1.5, 4.0])
 def test_attention_delta_of_weights_that_stay_while_a_small_one_moves_far(

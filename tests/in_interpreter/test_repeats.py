@@ -21,8 +21,9 @@ def on_the_device():
         yield
 
 
-def attention(T: int) -> torch.Tensor:
+def attention(T: int, more_keys: int = 0) -> torch.Tensor:
     P, N, S, H, K = (36, 4, 16, 3, 64) if ON_GPU else (3, 1, 6, 2, 8)
+    S += more_keys
     base = [normal(N, n, H, K, seed=seed) for n, seed in ((min(T, S), 1), (S, 2), (S, 3))]
     delta = [normal(P, N, n, H, K, seed=s) for n, s in ((min(T, S), 4), (S, 5), (S, 6))]
     at = torch.arange(S)[-min(T, S) :].expand(N, -1)
@@ -54,6 +55,7 @@ def rows() -> torch.Tensor:
 CASES = {
     "one query": partial(attention, 1),
     "queries": partial(attention, 16),
+    "many keys": partial(attention, 3, 64),
     "head_write": head_write,
     "mlp_in": mlp_in,
     "rows": rows,
