@@ -147,10 +147,7 @@ class CleanRun:
         scale = self.model.config.attention_scale(layer)
         if end_only:
             return self._mixed_at_end(q, k, v, scale)
-        z = F.scaled_dot_product_attention(
-            *(t.transpose(1, 2) for t in (q, k, v)), is_causal=True, scale=scale
-        )
-        return self.grid.gather(z.transpose(1, 2))
+        return self.grid.gather(self.ops.attention(q, k, v, scale))
 
     def _mixed_at_end(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """z of one query a prompt, [N, H, K]: plain sums, since torch's own kernel cuts the keys of

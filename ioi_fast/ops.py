@@ -34,6 +34,7 @@ class Ops:
     head_write: Op
     readout_delta: Op
     mlp: Op
+    attention: Op
     mlp_delta: Op
     add_mlp_delta: Op
     linear: Callable[[Tensor, Tensor | None], Linear]

@@ -36,6 +36,7 @@ SOURCES = (
 )
 HEADERS = (
     "attention_lanes.h",
+    "attention_unit.h",
     "difference_rows.h",
     "panel_blocks.h",
     "panels.h",

@@ -18,6 +18,7 @@ from ioi_fast.kernels.reference import Linear
 
 __all__ = [
     "add_mlp_delta",
+    "attention",
     "attention_delta",
     "gelu_delta",
     "head_write",
@@ -107,6 +108,11 @@ def add_mlp_delta(
         return torch.ops.ioi_fast.add_mlp_delta_(resid_mid_RD, pre_RF, delta_RD, gain_D, *weights)
     given = (resid_mid_RD, pre_RF, delta_RD, gain_D, epsilon, w_in, w_out, activation)
     return delta_RD.add_(mlp_delta(*given))
+
+
+def attention(q_NTHK: Tensor, k_NTHK: Tensor, v_NTHK: Tensor, scale: float) -> Tensor:
+    """z of every query over the keys up to its own, [N, T, H, K]; the same for any threads."""
+    return torch.ops.ioi_fast.attention(q_NTHK, k_NTHK, v_NTHK, scale)
 
 
 def attention_delta(

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ioi_fast.kernels import reference
@@ -22,6 +23,7 @@ from ioi_fast.kernels.reference import Linear, by_table, later_keys, normalised
 # for every operation. `linear` packs a weight for products.
 __all__ = [
     "add_mlp_delta",
+    "attention",
     "attention_delta",
     "gelu_delta",
     "head_write",
@@ -126,6 +128,12 @@ _ACTIVATION_DELTAS = {
     "gelu": _erf_gelu_delta,
     "relu": _relu_delta,
 }
+
+
+def attention(q_NTHK: Tensor, k_NTHK: Tensor, v_NTHK: Tensor, scale: float) -> Tensor:
+    """z of every query over the keys up to its own, [N, T, H, K]."""
+    heads = (rows.transpose(1, 2) for rows in (q_NTHK, k_NTHK, v_NTHK))
+    return F.scaled_dot_product_attention(*heads, is_causal=True, scale=scale).transpose(1, 2)
 
 
 def attention_delta(

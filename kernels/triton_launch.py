@@ -79,7 +79,8 @@ def attention_launch(T: int, S: int, K: int) -> Launch:
     for keys, width in KEYS_AND_WIDTHS:
         if keys >= S and width >= K:
             return attention_of(keys, width, one_query=T == 1)
-    return LONG[K > LONG[0].constants["WIDTH"]]
+    narrow, wide = LONG
+    return narrow if narrow.constants["WIDTH"] >= K else wide
 
 
 def attention_of(keys: int, width: int, one_query: bool) -> Launch:

@@ -28,7 +28,8 @@ from ioi_fast.kernels.triton_rows import (
 _TANH_FORMS = ("gelu_new", "gelu_pytorch_tanh")
 
 linear = DenseLinear
-mlp = torch_ops.mlp  # runs are few rows: their products are the library's
+# Runs are few rows: their products and their attention are the library's.
+mlp, attention = torch_ops.mlp, torch_ops.attention
 
 
 @contextmanager

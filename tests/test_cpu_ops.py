@@ -68,6 +68,21 @@ def test_gelu_delta_far_from_zero(activation: str, form: ModuleType) -> None:
     check(form, "gelu_delta", pre, delta, activation, tolerance=1e-6)
 
 
+@pytest.mark.parametrize("K", [1, 7, 16, 100])
+@pytest.mark.parametrize("T", [1, 2, 15, 16, 17, 33])
+def test_attention(T: int, K: int, form: ModuleType) -> None:
+    """Slices of one product, as a run has them; what a query can't see may be anything."""
+    rows = normal(2, T, 3, 3 * K, seed=1, size=2)
+    q, k, v = (part.unflatten(-1, (3, K)) for part in rows.flatten(2).chunk(3, -1))
+    k[0, -1], v[0, -1] = 1e30, 1e30
+    pattern = reference.attention_pattern(q.double(), k.double(), 0.3)
+    truth = reference.attention_mix(pattern, v.double())
+    got = form.attention(q, k, v, 0.3)
+    assert_close(got[1], truth[1], 3e-6)
+    if T > 1:
+        assert_close(got[0, :-1], truth[0, :-1], 3e-6)
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("T", [1, 2, 15, 16, 17, 33])
 def test_attention_delta(T: int, size: float, form: ModuleType) -> None:
@@ -227,6 +242,18 @@ def test_threads_do_not_change_a_bit_of_attention(threads: int) -> None:
     expected = cpu_ops.attention_delta(*base, *delta, 0.25)
     with surroundings(threads):
         assert torch.equal(cpu_ops.attention_delta(*base, *delta, 0.25), expected)
+
+
+@pytest.mark.parametrize(("N", "T", "H", "K"), [(4, 9, 3, 8), (1, 31, 1, 33), (1, 17, 1, 128)])
+def test_threads_do_not_change_a_bit_of_a_runs_attention(N: int, T: int, H: int, K: int) -> None:
+    """Shapes for which torch's own kernel gives other bits with more threads."""
+    load_kernels()
+    rows = [normal(N, T, H, K, seed=seed) for seed in (1, 2, 3)]
+    found = []
+    for threads in (1, 2, 3):
+        with surroundings(threads):
+            found.append(cpu_ops.attention(*rows, 0.25))
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
 @pytest.mark.parametrize("size", LARGE + SIZES)
