@@ -48,7 +48,7 @@ _FLOATS = (
     "sources",
     "out",
 )
-_PLACES = ("at", "changed", "index", "variant", "first", "heads")
+_PLACES = ("at", "changed", "index", "variant", "heads")
 _TENSOR_CORES = {"cuda": r"\b(?:HMMA|HGMMA|UTCHMMA)", "hip": "v_mfma"}
 
 

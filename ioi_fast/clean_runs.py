@@ -59,6 +59,16 @@ class CellSites:
     frozen: dict[tuple[str, int], Tensor] = field(default_factory=dict)  # knocked out in the tail
     frozen_mlp: dict[int, Tensor] = field(default_factory=dict)  # [C] knocked-out cells
 
+    def of_waves(self) -> list[Tensor]:
+        """All that waves read, in one order; the rest is for what follows them."""
+        lists = (self.resid_pre, self.resid_mid, self.pre, self.delta_z, self.delta_mlp)
+        return [rows for by_layer in lists for rows in by_layer]
+
+    def copied(self) -> CellSites:
+        """What waves read, in tensors of its own."""
+        lists = (self.resid_pre, self.resid_mid, self.pre, self.delta_z, self.delta_mlp)
+        return CellSites(*([rows.clone() for rows in by_layer] for by_layer in lists))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cells:

@@ -39,6 +39,7 @@ class Ops:
     add_mlp_delta: Op
     linear: Callable[[Tensor, Tensor | None], Linear]
     workspace: Callable[[], AbstractContextManager]  # open while a call runs
+    capture: Callable | None = None  # records a wave to be run again, where that pays
     precision: str = "fp32"
     fp32: Ops | None = None  # for the two runs, where the differences are in less
 
@@ -55,7 +56,8 @@ class Ops:
     @classmethod
     def of(cls, backend: str, module: ModuleType) -> Ops:
         """The table of a module that has every operation by its name."""
-        names = [name for name in cls.__slots__ if name not in ("backend", "precision", "fp32")]
+        others = ("backend", "capture", "precision", "fp32")
+        names = [name for name in cls.__slots__ if name not in others]
         return cls(backend, *(getattr(module, name) for name in names))
 
 
@@ -95,11 +97,12 @@ def triton(precision: str, device: torch.device) -> Ops:
     reason = why_not_triton(device)
     if reason is not None:
         raise RuntimeError(f"backend 'triton' can't run: {reason}")
-    from ioi_fast.kernels import triton_ops
+    from ioi_fast.kernels import triton_graph, triton_ops
 
     where = "interpreter" if _interpreted() else device.type
     table = Ops.of(f"triton/{where}", triton_ops)
-    table = replace(table, workspace=partial(table.workspace, device))
+    capture = triton_graph.rehearsed if _interpreted() else triton_graph.recorded
+    table = replace(table, workspace=partial(table.workspace, device), capture=capture)
     if precision == "fp32":
         return table
     # The interpreter's own bf16 is not a GPU's: there operands are rounded and multiplied in fp32.

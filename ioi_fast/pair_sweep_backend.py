@@ -67,7 +67,7 @@ def pair_sweep(
         base[chosen] = values_N.cpu()
         if wanted is None:
             continue
-        wave = Wave(model, packed, ops, sites, work.variants, work.between)
+        wave = Wave.of(model, packed, ops, sites, work.variants, work.between)
         tail = tail_of(members, wanted)
         receivers = _Receivers(work, Rerun(model, packed, ops, tail, sites.tail), wanted.at)
         for layer, normed_PCD in wave.inputs_of_heads():

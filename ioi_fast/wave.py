@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ioi_fast.base import tiles
 from ioi_fast.clean_runs import CellSites
 from ioi_fast.kernels.reference import Linear
 from ioi_fast.kernels.torch_ops import rows_product
@@ -21,7 +20,8 @@ from ioi_fast.model import GPT2
 from ioi_fast.ops import Ops
 from ioi_fast.packing import Packed
 from ioi_fast.sites import Receiver
-from ioi_fast.work import Variant, begun_before, tile_variants
+from ioi_fast.wave_steps import WaveStep
+from ioi_fast.work import Variant, begun_before
 
 
 def input_of_head(model: GPT2, ops: Ops, layer: int, site: str, head: int) -> Linear:
@@ -41,11 +41,33 @@ class Wave:
     sites: CellSites
     variants: Sequence[Variant]
     between: str
+    steps: Sequence[WaveStep]  # by layer
+
+    @classmethod
+    def of(
+        cls,
+        model: GPT2,
+        packed: Packed,
+        ops: Ops,
+        sites: CellSites,
+        variants: Sequence[Variant],
+        between: str,
+    ) -> Wave:
+        """The wave of some variants over what both runs left at the cells."""
+        layers = range(model.config.n_layer)
+        steps = [WaveStep.of(layer, variants, sites) for layer in layers]
+        return cls(model, packed, ops, sites, variants, between, steps)
+
+    def layers(self, receivers: Sequence[Receiver] | None) -> range:
+        """The layers that it walks to receivers, or to the logits."""
+        if receivers is None:
+            return range(self.variants[0].start[0], self.model.config.n_layer)
+        return range(max(receiver.node.layer for receiver in receivers) + 1)
 
     def to_logits(self, advance: Callable[[int], None]) -> Tensor:
         """Change of the final residual, [P, C, D]."""
         delta_PCD = self._start()
-        for layer in range(self.variants[0].start[0], self.model.config.n_layer):
+        for layer in self.layers(None):
             self._write_heads(layer, delta_PCD)
             self._write_mlps(layer, delta_PCD)
             advance(1)
@@ -56,8 +78,8 @@ class Wave:
     ) -> dict[Receiver, Tensor]:
         """Change of each receiver, [P, C, K], or [P, C, D] at the input of an MLP."""
         delta_PCD, received = self._start(), {}
-        last = max(receiver.node.layer for receiver in receivers)
-        for layer in range(last + 1):
+        last = self.layers(receivers)[-1]
+        for layer in self.layers(receivers):
             here = [receiver for receiver in receivers if receiver.node.layer == layer]
             received.update(self._read_heads(layer, here, delta_PCD))
             at_mlp = [receiver for receiver in here if receiver.site == "mlp_in"]
@@ -113,44 +135,35 @@ class Wave:
 
     def _write_heads(self, layer: int, delta_PCD: Tensor) -> None:
         """Adds what the senders among the layer's heads write: δz·W_O, once per head."""
-        writes = [
-            (row, head.head)
-            for row, variant in enumerate(self.variants)
-            for head in variant.sender.heads
-            if head.layer == layer
-        ]
-        if not writes:
+        writes = self.steps[layer].writes
+        if writes is None:
             return
-        rows, heads = (torch.tensor(column) for column in zip(*writes, strict=True))
         config = self.model.config
         w_o = self.model.weights.blocks[layer].w_o
         w_o_HKD = w_o.view(config.n_head, config.d_head, config.n_embd)
+        rows, heads = writes
         self.ops.head_write(delta_PCD, rows, self.sites.delta_z[layer], heads, w_o_HKD)
 
     def _write_mlps(self, layer: int, delta_PCD: Tensor) -> None:
         """Adds the layer's MLP: recomputed where it is not itself a sender of the group."""
+        step = self.steps[layer]
         if self.between == "mlps":
-            active = sum(variant.start <= (layer, 0) for variant in self.variants)
-            frozen_C = self.sites.frozen_mlp.get(layer)
-            before = None if frozen_C is None else delta_PCD[:active, frozen_C]
-            self._recompute(layer, delta_PCD[:active])
-            if frozen_C is not None:
-                delta_PCD[:active, frozen_C] = before
-        for row, variant in enumerate(self.variants):
-            if any(mlp.layer == layer for mlp in variant.sender.mlps):
-                delta_PCD[row] += self.sites.delta_mlp[layer]
+            before = None if step.frozen is None else delta_PCD[: step.active, step.frozen]
+            self._recompute(layer, delta_PCD)
+            if step.frozen is not None:
+                delta_PCD[: step.active, step.frozen] = before
+        for row in step.patched:
+            delta_PCD[row] += self.sites.delta_mlp[layer]
 
     def _recompute(self, layer: int, delta_PCD: Tensor) -> None:
         """Adds the change of the MLP, in tiles of whole variants that share the base rows."""
-        recomputed = torch.tensor([v.recomputes(layer) for v in self.variants[: len(delta_PCD)]])
-        for tile in tiles(len(delta_PCD), tile_variants(delta_PCD.shape[1])):
-            tile_PCD, chosen_P = delta_PCD[tile], recomputed[tile]
-            if chosen_P.all():
-                self._add_mlp(layer, tile_PCD)
-            elif chosen_P.any():
-                rows_PCD = tile_PCD[chosen_P]
+        for tile, chosen in self.steps[layer].recomputed:
+            if chosen is None:
+                self._add_mlp(layer, delta_PCD[tile])
+            else:
+                rows_PCD = delta_PCD[tile][chosen]
                 self._add_mlp(layer, rows_PCD)
-                tile_PCD[chosen_P] = rows_PCD
+                delta_PCD[tile][chosen] = rows_PCD
 
     def _add_mlp(self, layer: int, delta_PCD: Tensor) -> None:
         resid_mid, pre = self.sites.resid_mid[layer], self.sites.pre[layer]

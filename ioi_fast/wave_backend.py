@@ -23,6 +23,7 @@ from ioi_fast.prompts import PromptPairs
 from ioi_fast.puts import Put, Site
 from ioi_fast.readout import read_out, vocabulary_tensors
 from ioi_fast.reference_backend import Outcome
+from ioi_fast.replays import Replays
 from ioi_fast.rerun import Rerun, Start
 from ioi_fast.sites import Receiver
 from ioi_fast.tail import Tail
@@ -97,6 +98,7 @@ def path_patch(
     runs = (model, Packed.of(model, exact), exact)
     together = max(len(block) for block in work.prompt_blocks)
     means = knock_out_means(*runs, pairs, knock_out, together)
+    replays = Replays(ops.capture)
     for block in work.prompt_blocks:
         chosen = on_host(block)
         members, prompts = pairs_here(pairs, chosen), [work.prompts[index] for index in block]
@@ -110,8 +112,8 @@ def path_patch(
             continue
         for variants in work.variant_blocks:
             senders = work.variants[variants.start : variants.stop]
-            wave = Wave(model, packed, ops, sites, senders, work.between)
-            delta = _final(wave, work, members, wanted, advance)
+            wave = Wave.of(model, packed, ops, sites, senders, work.between)
+            delta = _final(wave, work, members, wanted, replays, advance)
             rows = on_host([variant.index for variant in senders])
             values[rows[:, None], chosen] = change(delta).cpu()
             del wave, delta
@@ -136,12 +138,17 @@ def _wanted(work: PathPlan, prompts: Sequence[Prompt]) -> Wanted:
 
 
 def _final(
-    wave: Wave, work: PathPlan, pairs: PromptPairs, wanted: Wanted, advance: Advance
+    wave: Wave,
+    work: PathPlan,
+    pairs: PromptPairs,
+    wanted: Wanted,
+    replays: Replays,
+    advance: Advance,
 ) -> Tensor:
     """Change of the final residual at END, [P, N, D]."""
+    received = replays.run(wave, work.receivers, advance)
     if work.receivers is None:
-        return wave.to_logits(advance)
-    received = wave.to_receivers(work.receivers, advance)
+        return received[None]
     tail = tail_of(pairs, wanted)
     rerun = Rerun(wave.model, wave.packed, wave.ops, tail, wave.sites.tail)
     parts = []
@@ -165,7 +172,7 @@ def first_phase(
     wanted = _wanted(work, [work.prompts[index] for index in block])
     exact = Packed.of(model, ops.exact)
     sites, _ = clean_runs(model, exact, ops.exact, pairs, wanted, knocked)
-    wave = Wave(model, Packed.of(model, ops), ops, sites, work.variants, work.between)
+    wave = Wave.of(model, Packed.of(model, ops), ops, sites, work.variants, work.between)
     received, tail = wave.to_receivers(work.receivers, lambda _: None), tail_of(pairs, wanted)
     starts = [(variant.reaches, 1) for variant in work.variants]
     return tail, _puts(wave, received, tail, wanted, slice(None)), starts

@@ -39,7 +39,10 @@ MLP_IN_FEW = tuple(
 MLP_IN = tuple(
     _launch(8, VARIANTS=64 // cells, CELLS=cells, COLUMNS=64, DEPTH=16) for cells in (1, 4, 16, 64)
 )
-HEAD_WRITE = {width: _launch(8, CELLS=16, COLUMNS=64, DEPTH=width) for width in (16, 64, 128)}
+HEAD_WRITE = {
+    width: _launch(8, CELLS=16, COLUMNS=columns, DEPTH=width)
+    for width, columns in ((16, 64), (64, 64), (128, 32))
+}
 # Keys of a prompt by the size of a head. Queries and changed keys go by blocks of 16; variants of a
 # program follow each other and share what the base lends, or, with one query each, are the rows of
 # a product.
@@ -48,8 +51,8 @@ BLOCK = 16
 # More keys than those, or wider heads with as many: keys go by blocks, and so do the columns of
 # heads, for scores by DEPTH and for z by WIDTH; one variant a program.
 LONG = tuple(
-    _launch(8, stages=1, QUERIES=BLOCK, KEYS=keys, SLOTS=BLOCK, DEPTH=16, WIDTH=width)
-    for width, keys in ((16, 64), (64, 32))
+    _launch(8, stages=1, QUERIES=BLOCK, KEYS=64, SLOTS=BLOCK, DEPTH=16, WIDTH=width)
+    for width in (16, 64)
 )
 
 

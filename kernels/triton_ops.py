@@ -156,13 +156,13 @@ def head_write(
     if launch is None or not delta_PCD.is_contiguous():
         return torch_ops.head_write(delta_PCD, rows, delta_z_CHK, heads, w_o_HKD)
     order = rows.argsort(stable=True)
-    variant, counts = rows[order].unique_consecutive(return_counts=True)
-    first = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
     sizes = launch.constants
     blocks = triton.cdiv(C, sizes["CELLS"]) * triton.cdiv(D, sizes["COLUMNS"])
-    given = (delta_PCD, variant, first, heads[order], delta_z_CHK.contiguous())
-    given += (w_o_HKD.contiguous(), C, H, K, D)
-    launch_kernel(head_write_kernel, len(variant) * blocks, launch, *given, PRECISION="ieee")
+    given = (delta_PCD, rows[order], heads[order], delta_z_CHK.contiguous(), w_o_HKD.contiguous())
+    programs = len(rows) * blocks
+    launch_kernel(
+        head_write_kernel, programs, launch, *given, len(rows), C, H, K, D, PRECISION="ieee"
+    )
     return delta_PCD
 
 

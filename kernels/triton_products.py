@@ -66,14 +66,14 @@ def mlp_in_delta_kernel(
     tl.store(place, change.to(out.dtype.element_ty), mask=live_row[:, None] & live_column[None, :])
 
 
-@triton.jit(do_not_specialize=["C", "H", "K", "D"])
+@triton.jit(do_not_specialize=["W", "C", "H", "K", "D"])
 def head_write_kernel(
     delta,
     variant,
-    first,
     heads,
     delta_z,
     w_o,
+    W,
     C,
     H,
     K,
@@ -83,31 +83,37 @@ def head_write_kernel(
     COLUMNS: tl.constexpr,
     DEPTH: tl.constexpr,
 ):
-    """Adds to some variants [C, D] what their heads write, delta_z [C, H, K] @ w_o [H, K, D].
+    """Adds to variant [W] of delta [P, C, D] what heads [W] write, delta_z [C, H, K] @ w_o[head].
 
-    Variant variant[i] holds heads[first[i]:first[i + 1]], so that no two programs write one place.
+    Variants ascend, and the first write of each goes through all of them, so that no two programs
+    write one place and nothing about the writes has to be known on the host.
     """
     strips = tl.cdiv(D, COLUMNS)
     blocks = tl.cdiv(C, CELLS) * strips
     tile = tl.program_id(0).to(tl.int64)
     which, block = tile // blocks, tile % blocks
-    cell = (block // strips) * CELLS + tl.arange(0, CELLS)
-    column = (block % strips) * COLUMNS + tl.arange(0, COLUMNS)
-    depth = tl.arange(0, DEPTH)
-    live = (cell < C)[:, None] & (column < D)[None, :]
-    place = delta + (tl.load(variant + which) * C + cell)[:, None] * D + column[None, :]
-    total = tl.load(place, mask=live, other=0.0).to(tl.float32)
-    for held in range(tl.load(first + which), tl.load(first + which + 1)):
-        head = tl.load(heads + held)
-        change = tl.load(
-            delta_z + (cell * H + head)[:, None] * K + depth[None, :],
-            mask=(cell < C)[:, None] & (depth < K)[None, :],
-            other=0.0,
-        ).to(tl.float32)
-        written = tl.load(
-            w_o + (head * K + depth)[:, None] * D + column[None, :],
-            mask=(depth < K)[:, None] & (column < D)[None, :],
-            other=0.0,
-        ).to(tl.float32)
-        total += product(change, written, PRECISION)
-    tl.store(place, total.to(delta.dtype.element_ty), mask=live)
+    row = tl.load(variant + which)
+    if tl.load(variant + which - 1, mask=which > 0, other=-1) != row:
+        cell = (block // strips) * CELLS + tl.arange(0, CELLS)
+        column = (block % strips) * COLUMNS + tl.arange(0, COLUMNS)
+        depth = tl.arange(0, DEPTH)
+        live = (cell < C)[:, None] & (column < D)[None, :]
+        place = delta + (row * C + cell)[:, None] * D + column[None, :]
+        total = tl.load(place, mask=live, other=0.0).to(tl.float32)
+        held, its_row = which, row
+        while its_row == row:
+            head = tl.load(heads + held)
+            change = tl.load(
+                delta_z + (cell * H + head)[:, None] * K + depth[None, :],
+                mask=(cell < C)[:, None] & (depth < K)[None, :],
+                other=0.0,
+            ).to(tl.float32)
+            written = tl.load(
+                w_o + (head * K + depth)[:, None] * D + column[None, :],
+                mask=(depth < K)[:, None] & (column < D)[None, :],
+                other=0.0,
+            ).to(tl.float32)
+            total += product(change, written, PRECISION)
+            held += 1
+            its_row = tl.load(variant + held, mask=held < W, other=-1)
+        tl.store(place, total.to(delta.dtype.element_ty), mask=live)

@@ -84,7 +84,11 @@ PATH_PATCH = [
         ValueError,
         ["knock_out_source must be one of mean", "median"],
     ),
-    ({"precision": "fp16"}, ValueError, ["precision must be one of fp32, bf16, fp64", "'fp16'"]),
+    (
+        {"precision": "fp16"},
+        ValueError,
+        ["precision must be one of fp32, tf32, bf16, fp64", "'fp16'"],
+    ),
     ({"backend": "cuda"}, ValueError, ["backend must be one of auto, reference, cpu", "'cuda'"]),
     ({"backend": None}, ValueError, ["backend must be one of", "None"]),
     ({"max_memory": 0}, ValueError, ["max_memory must be a number of bytes above 0", "got 0"]),

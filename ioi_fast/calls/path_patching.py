@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ioi_fast import ops, reference_backend, wave_backend
 from ioi_fast.ablation_source import check_matches_everywhere, check_reached, check_source
@@ -98,6 +99,9 @@ def _run_path_patch(
     if choice.backend != "reference":
         work = wave_backend.plan(model, pairs, patch, metric, max_memory)
         table = ops.table_of(choice.backend, choice.precision, model.device)
+        if max_memory is not None:
+            # What is captured stands beside what a plan counts.
+            table = replace(table, capture=None)
         with table.workspace(), bar(work.steps, "path patch", progress) as advance:
             outcome = wave_backend.path_patch(
                 model, pairs, work, patch.knock_out, metric, table, advance

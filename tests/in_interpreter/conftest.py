@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
@@ -33,7 +34,11 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list:
 
     launch, seen = triton_ops.launch_kernel, []
 
-    def watched(kernel, programs, chosen, *arguments, **more):
+    def watched(*given, **more):
+        with _disable_current_modes():  # what watches is under no rules itself
+            watch(*given, **more)
+
+    def watch(kernel, programs, chosen, *arguments, **more):
         names = kernel.arg_names[: len(arguments)]
         given = dict(zip(names, arguments, strict=True))
         banded = {name: Banded(t) for name, t in given.items() if isinstance(t, torch.Tensor)}

@@ -1,0 +1,141 @@
+"""Waves that are captured and replayed: the same answers, under the rules of a recording."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from compare import assert_sweep
+from device import DEVICE, ON_GPU
+from small_models import ragged_pairs, tiny_model
+
+from ioi_fast import path_patch
+from ioi_fast.kernels import triton_graph
+from ioi_fast.kernels.triton_graph import NotRecordable, recorded, rehearsed
+
+HOST, PAIRS = tiny_model(), ragged_pairs(8)
+MODEL = HOST.to(device=DEVICE)
+FEW = ["0.1", "1.2", "mlp1", ["0.0", "2.1"], ["mlp0", "0.2"]]
+FORM = "recorded" if ON_GPU else "rehearsed"
+
+
+@pytest.fixture
+def captures(monkeypatch: pytest.MonkeyPatch) -> list:
+    """Work that was captured, as it was captured; runs go by two prompts."""
+    monkeypatch.setattr("ioi_fast.blocks.TOKENS_PER_BLOCK", 14)
+    seen, form = [], recorded if ON_GPU else rehearsed
+
+    def capture(work: Callable[[], object]) -> Callable[[], object]:
+        again, calls = form(work), []
+        seen.append(calls)
+
+        def counted() -> object:
+            calls.append(None)
+            return again()
+
+        return counted
+
+    monkeypatch.setattr(triton_graph, FORM, capture)
+    return seen
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"precision": "bf16"},
+        {"between": "nothing"},
+        {"receivers": ["2.1.q", "1.0.v"]},
+        {"receivers": ["mlp2", "2.0.k"], "position": "S2"},
+        {"knock_out": {"0.2": "END"}},
+    ],
+    ids=str,
+)
+def test_replays_give_what_plain_waves_give(asked: dict, captures: list, monkeypatch) -> None:
+    """Four blocks of prompts: the second is captured, and run as the third and fourth are."""
+    got = path_patch(MODEL, PAIRS, FEW, **asked, backend="triton")
+    assert [len(calls) for calls in captures] == [3], "one shape, three times"
+    monkeypatch.setattr("ioi_fast.replays.Replays.run", _plainly)
+    plain = path_patch(MODEL, PAIRS, FEW, **asked, backend="triton")
+    assert torch.equal(got.values, plain.values) and len(captures) == 1
+    exact = {**asked, "precision": "fp64", "backend": "reference"}
+    truth = path_patch(HOST, PAIRS, FEW, **exact)
+    assert_sweep(got.values, truth.values, 2e-2 if "precision" in asked else 1e-4)
+
+
+def _plainly(self, wave, receivers, advance):
+    from ioi_fast import replays
+
+    return replays._run(wave, receivers, advance)
+
+
+def test_shapes_that_come_once_budgets_and_frozen_mlps_are_not_captured(captures: list) -> None:
+    asked = {"senders": FEW, "backend": "triton"}
+    for how in (
+        {"pairs": ragged_pairs(2)},
+        {"pairs": PAIRS, "max_memory": 10**9},
+        {"pairs": PAIRS, "knock_out": {"mlp1": "END"}},
+    ):
+        path_patch(MODEL, **how, **asked)
+    assert not captures
+    everywhere = {"position": None, "receivers": ["2.1.v"]}
+    path_patch(MODEL, pairs=PAIRS, **everywhere, **asked)
+    shapes = sum(1 + len(calls) for calls in captures)
+    assert shapes <= 4, "blocks of unlike many cells have graphs of their own"
+
+
+def test_progress_counts_replayed_layers(captures: list, monkeypatch) -> None:
+    counted: list[int] = []
+    monkeypatch.setattr("ioi_fast.calls.path_patching.bar", lambda *_: _Counting(counted))
+    path_patch(MODEL, PAIRS, FEW, backend="triton", progress=False)
+    assert captures and sum(counted) == 4 * HOST.config.n_layer
+
+
+class _Counting:
+    def __init__(self, counted: list[int]) -> None:
+        self._counted = counted
+
+    def __enter__(self) -> Callable[[int], None]:
+        return self._counted.append
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.skipif(ON_GPU, reason="a GPU has rules of its own")
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda x: x.sum().item(),
+        lambda x: x[x > 0],
+        lambda x: x.nonzero(),
+        lambda x: x.long().unique(),
+        lambda x: x.long().unique_consecutive(),
+        lambda x: bool((x > 0).all()),
+        lambda x: x.masked_select(x > 0),
+        lambda x: x + torch.tensor([1.0, 2.0, 3.0]),
+        lambda x: x.index_put_((x > 0,), x.new_zeros(())),
+    ],
+)
+def test_what_a_recording_forbids_is_seen(work: Callable) -> None:
+    x = torch.tensor([-1.0, 2.0, 3.0])
+    again = rehearsed(lambda: work(x))
+    with pytest.raises(NotRecordable):
+        again()
+
+
+def test_a_wave_that_waits_is_seen(captures: list, monkeypatch) -> None:
+    """A planted fault: rows of a write that are asked of the device."""
+    if ON_GPU:
+        pytest.skip("a GPU has rules of its own")
+    from ioi_fast.kernels import triton_ops
+
+    write = triton_ops.head_write
+
+    def waiting(delta, rows, *rest):
+        return write(delta, rows[rows.unique(return_inverse=True)[1].argsort()], *rest)
+
+    monkeypatch.setattr(triton_ops, "head_write", waiting)
+    with pytest.raises(NotRecordable, match="_unique2 waits"):
+        path_patch(MODEL, PAIRS, FEW, backend="triton")
