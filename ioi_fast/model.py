@@ -150,6 +150,21 @@ class GPT2:
             moved._weight_hash = self._weight_hash
         return moved
 
+    def folded(self) -> GPT2:
+        """The same model with LayerNorms folded into the matrices behind them, writes centred over
+        the width and the unembedding centred over the vocabulary; b_V stays in the values.
+
+        Logit differences do not move. Source: Wang et al. 2022, released code (paper section 0).
+
+        >>> model = GPT2.random(GPT2Config(n_layer=1, n_head=1, n_embd=8, vocab_size=9))
+        >>> bool((model.folded().weights.blocks[0].ln_1_gain == 1).all())
+        True
+        """
+        from ioi_fast.folding import folded_config, folded_weights
+
+        config, weights = folded_config(self.config), folded_weights(self.weights)
+        return GPT2(config, weights, tokenizer=self.tokenizer, name=f"{self.name}, folded")
+
     def weight_hash(self) -> str:
         """SHA-256 over every weight in fp32: names the model in a result's provenance."""
         if self._weight_hash is None:
