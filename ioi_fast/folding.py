@@ -1,7 +1,7 @@
 """Weights as studies of directions want them: LayerNorm folded into what reads it, writes centred.
 
 Logit differences and probabilities stay as they are (paper section 0). Products with the
-unembedding do not: ⟨what a head writes, W_U[token]⟩ is a share of the logit with these weights only.
+unembedding do not: only with these weights is ⟨what a head writes, W_U[token]⟩ a share of a logit.
 """
 
 from __future__ import annotations

@@ -271,6 +271,26 @@ def test_ablate_refuses_what_it_would_ignore(arguments, message, capsys) -> None
     assert message in capsys.readouterr().err
 
 
+def test_circuits_by_name_and_from_files(tmp_path, capsys) -> None:
+    path = tmp_path / "circuit.json"
+    path.write_text('{"heads": {"1.6": "END", "0.3": "S2"}}')
+    small = ["ablate", "--n", "4", "--variants", "1.6@END", "--quiet", "--json"]
+    values = []
+    for index, circuit in enumerate((str(path), "1.6@END,0.3@S2")):
+        written = tmp_path / f"{index}.json"
+        assert main([*small, str(written), "--circuit", circuit]) == 0
+        values.append(json.loads(written.read_text())["values"])
+    assert values[0] == values[1]
+    capsys.readouterr()
+    for circuit, message in (
+        ("published", "base: head 10 of 0.10 is out of range: a layer has 8 heads"),
+        ("naive", "base: head 10 of 0.10 is out of range"),
+        (str(tmp_path / "none.json"), "--circuit: [Errno 2] No such file"),
+    ):
+        assert main([*small, str(tmp_path / "x.json"), "--circuit", circuit]) == 2
+        assert f"ioi-fast ablate: {message}" in capsys.readouterr().err
+
+
 def test_the_empty_circuit_has_a_name(tmp_path) -> None:
     written = tmp_path / "r.json"
     chosen = ["--circuit", "none", "--variants", "mlp5@END", "--json", str(written)]

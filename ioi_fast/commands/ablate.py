@@ -8,8 +8,10 @@ from dataclasses import replace
 
 from ioi_fast.calls import ablate, explain
 from ioi_fast.circuit import Circuit
+from ioi_fast.circuit_files import load_circuit
 from ioi_fast.commands import options, output
 from ioi_fast.interventions import SOURCES
+from ioi_fast.ioi.circuits import published_circuit
 from ioi_fast.metrics import METRICS
 from ioi_fast.model import GPT2
 from ioi_fast.prompts import PromptPairs
@@ -38,7 +40,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     what.add_argument("--source", default="mean", choices=SOURCES)
     what.add_argument(
         "--circuit",
-        help="heads that stay, like 9.9@END,0.1@S2, or 'none'; all others are ablated",
+        help="heads that stay, like 9.9@END,0.1@S2, or 'none', 'published' or 'naive' (GPT-2 "
+        "small's), or a file circuit.json; all others are ablated",
     )
     what.add_argument("--metric", default="logit_diff", choices=METRICS)
     options.add_running(parser)
@@ -109,8 +112,11 @@ def _as_heads(result: Result, arguments: argparse.Namespace, model: GPT2) -> Res
 def _base(text: str | None) -> Circuit | str:
     if text is None:
         return "model"
-    heads = {} if text == "none" else options.ablations(text, "--circuit")
+    if text in ("published", "naive"):
+        return published_circuit("full" if text == "published" else text)
+    is_file = text.endswith(".json")
+    heads = {} if is_file or text == "none" else options.ablations(text, "--circuit")
     try:
-        return Circuit(heads)
-    except ValueError as problem:
+        return load_circuit(text) if is_file else Circuit(heads)
+    except (ValueError, OSError) as problem:
         raise ValueError(f"--circuit: {problem}") from None
