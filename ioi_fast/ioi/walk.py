@@ -1,0 +1,73 @@
+"""Plain runs layer by layer, for what is read of heads at every token without changing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ioi_fast import ops
+from ioi_fast.base import CleanRun, Grid, LayerState, tiles
+from ioi_fast.blocks import TOKENS_PER_BLOCK
+from ioi_fast.kernels import reference
+from ioi_fast.model import GPT2
+from ioi_fast.packing import Packed
+from ioi_fast.running import own_precision
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Walked:
+    """A layer of a run of some prompts."""
+
+    model: GPT2
+    layer: int
+    prompts: slice
+    state: LayerState
+    T: int
+
+    @property
+    def resid_pre(self) -> Tensor:
+        """[N, T, D]."""
+        return self.state.resid_pre.unflatten(0, (-1, self.T))
+
+    @property
+    def z(self) -> Tensor:
+        """[N, T, H, K], with the values' bias in it."""
+        return self.state.z.unflatten(0, (-1, self.T))
+
+    @property
+    def pattern(self) -> Tensor:
+        """Attention of every head, [N, H, T, T]."""
+        scale = self.model.config.attention_scale(self.layer)
+        return reference.attention_pattern(self.state.q, self.state.k, scale)
+
+    def written(self, z: Tensor) -> Tensor:
+        """What heads write for z [..., H, K], without b_O: [..., H, D]."""
+        H = self.model.config.n_head
+        w_o_HKD = self.model.weights.blocks[self.layer].w_o.unflatten(0, (H, -1))
+        return torch.einsum("...hk,hkd->...hd", z, w_o_HKD)
+
+
+@torch.no_grad()
+def walk(model: GPT2, tokens: Tensor, layers: int | None = None) -> Iterator[Walked]:
+    """The first `layers` layers (default: all) of blocks of prompts of tokens [N, T].
+
+    Every block goes through its layers before the next one begins. It runs in fp32 on the CPU.
+    Raises as `GPT2.check_tokens` does.
+    """
+    model.check_tokens(tokens)
+    model = model.to(device="cpu", dtype=torch.float32)
+    table, (N, T) = ops.cpu(), tokens.shape
+    packed = Packed.of(model, table)
+    for some in tiles(N, max(1, TOKENS_PER_BLOCK // T)):
+        members = tokens[some]
+        end = torch.full((len(members),), T - 1)
+        run = CleanRun(model, packed, table, Grid.of(torch.zeros_like(end), end))
+        resid = run.embed(members)
+        for layer in range(model.config.n_layer if layers is None else layers):
+            with own_precision(), table.workspace():
+                state = run.layer(layer, resid, end_only=False)
+            resid = state.resid_mid + state.mlp_out
+            yield Walked(model, layer, some, state, T)
