@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -209,7 +210,14 @@ def main(arguments: list[str] | None = None) -> int:
             jobs.append(measured(bench, job, precision))
             print(line(jobs[-1]), flush=True)
     name = "Triton's interpreter" if given.dry else torch.cuda.get_device_name()
-    machine = {"device": name, "dry": given.dry, "torch": torch.__version__, "commit": revision()}
+    graphs = os.environ.get("IOI_FAST_CUDA_GRAPHS") == "1"
+    machine = {
+        "device": name,
+        "dry": given.dry,
+        "graphs": graphs,
+        "torch": torch.__version__,
+        "commit": revision(),
+    }
     given.out.parent.mkdir(parents=True, exist_ok=True)
     given.out.write_text(json.dumps({"machine": machine, "jobs": jobs}, indent=1) + "\n")
     print(f"results written: {given.out}")

@@ -22,9 +22,10 @@ was measured on one.
 
 Every tile that `kernels/triton_launch.py` can choose, compiled ahead of time (triton {triton}):
 registers a thread / KB of shared memory, and the share of a multiprocessor's warps that those two
-leave room for, by data sheets. `ieee` multiplies in fp32 without matrix units. None spills
-registers: `tests/test_triton_resources.py` holds that, the limit of shared memory, and matrix units
-where they are meant. Sizes are VARIANTS, KEYS, WIDTH, QUERIES, SLOTS of attention, QUERIES, KEYS,
+leave room for, by data sheets. `ieee` multiplies in fp32 without matrix units; "odd rows" are rows
+that do not begin at multiples of 16, as those of every GPT-2 do. None spills registers:
+`tests/test_triton_resources.py` holds that, the limit of shared memory, and matrix units where they
+are meant. Sizes are VARIANTS, KEYS, WIDTH, QUERIES, SLOTS of attention, QUERIES, KEYS,
 SLOTS, DEPTH, WIDTH of that over many keys, VARIANTS, CELLS, COLUMNS, DEPTH of mlp_in_delta, CELLS,
 COLUMNS, DEPTH of head_write, and columns of the others.
 """

@@ -6,7 +6,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -59,11 +59,13 @@ class Case:
     kernel: Callable
     launch: Launch
     precision: str | None  # None where nothing is multiplied by a matrix
+    aligned: bool = True  # rows begin at multiples of 16, as those of every GPT-2 do
 
     @property
     def name(self) -> str:
         sizes = "x".join(str(size) for size in self.launch.constants.values())
-        return " ".join(filter(None, (self.kernel.__name__, sizes, self.precision)))
+        rows = "" if self.aligned else "odd rows"
+        return " ".join(filter(None, (self.kernel.__name__, sizes, self.precision, rows)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,14 @@ class Resources:
 
 
 def cases() -> Iterator[Case]:
-    """Every kernel, tile and precision that a launch can choose."""
+    """Every kernel, tile and precision that a launch can choose, for aligned rows and others."""
+    for case in _aligned_cases():
+        yield case
+        if not case.kernel.__name__.startswith("gelu"):  # which knows no rows
+            yield replace(case, aligned=False)
+
+
+def _aligned_cases() -> Iterator[Case]:
     for launch in triton_launch.ROWS:
         yield Case(triton_rows.layernorm_delta_kernel, launch, None)
         yield Case(triton_rows.readout_delta_kernel, launch, None)
@@ -110,24 +119,39 @@ def cases() -> Iterator[Case]:
 
 @cache
 def compiled(case: Case, target: str) -> Resources:
-    """Compiles a case as it will be launched: pointers are aligned to 16 bytes."""
-    names, constants = case.kernel.arg_names, case.launch.constants
-    if case.precision is not None:
-        constants["PRECISION"] = case.precision
-    signature = {name: "constexpr" if name in constants else _type(name) for name in names}
-    aligned = {
-        (index,): [["tt.divisibility", 16]]
-        for index, name in enumerate(names)
-        if signature[name].startswith("*")
-    }
-    fixed = {(names.index(name),): value for name, value in constants.items()}
-    launch = case.launch
+    """Compiles a case as it will be launched."""
+    launch, constants = case.launch, constants_of(case)
+    types, multiples = signature(case)
     options = {"num_warps": launch.warps, "num_stages": launch.stages, "enable_fp_fusion": True}
-    source = ASTSource(case.kernel, signature, fixed, aligned)
+    if target != "gfx942":
+        options["maxnreg"] = triton_launch.MOST_REGISTERS
+    places = {name: (index,) for index, name in enumerate(case.kernel.arg_names)}
+    fixed = {places[name]: value for name, value in constants.items()}
+    hints = {places[name]: [["tt.divisibility", 16]] for name in multiples}
+    source = ASTSource(case.kernel, types, fixed, hints)
     made = triton.compile(source, target=TARGETS[target], options=options)
     read = _of_amd if target == "gfx942" else _of_nvidia
     registers, spilled, cores = read(made.asm)
     return Resources(registers, spilled, made.metadata.shared, cores, case.launch.warps)
+
+
+def constants_of(case: Case) -> dict[str, object]:
+    """What is compiled into a case."""
+    precision = {} if case.precision is None else {"PRECISION": case.precision}
+    return {**case.launch.constants, **precision}
+
+
+def signature(case: Case) -> tuple[dict[str, str], set[str]]:
+    """Types of a kernel's arguments, and those of which a launch says that they are multiples of
+    16: pointers, and all numbers that a kernel does not leave out of it, or none of these."""
+    constants, types, multiples = constants_of(case), {}, set()
+    for parameter in case.kernel.params:
+        name = parameter.name
+        types[name] = "constexpr" if name in constants else _type(name)
+        told = types[name] == "i32" and not parameter.do_not_specialize
+        if types[name].startswith("*") or (told and case.aligned):
+            multiples.add(name)
+    return types, multiples
 
 
 def _type(name: str) -> str:
@@ -139,7 +163,7 @@ def _type(name: str) -> str:
         return "*fp32"
     if name in ("scale", "epsilon"):
         return "fp32"
-    return "i64" if "_" in name else "i32"  # steps of a tensor; sizes
+    return "i32"  # steps of a tensor; sizes
 
 
 def _of_nvidia(asm: dict) -> tuple[int, int, bool]:

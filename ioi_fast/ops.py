@@ -101,8 +101,10 @@ def triton(precision: str, device: torch.device) -> Ops:
 
     where = "interpreter" if _interpreted() else device.type
     table = Ops.of(f"triton/{where}", triton_ops)
-    capture = triton_graph.rehearsed if _interpreted() else triton_graph.recorded
-    table = replace(table, workspace=partial(table.workspace, device), capture=capture)
+    table = replace(table, workspace=partial(table.workspace, device))
+    if os.environ.get("IOI_FAST_CUDA_GRAPHS") == "1":
+        capture = triton_graph.rehearsed if _interpreted() else triton_graph.recorded
+        table = replace(table, capture=capture)
     if precision == "fp32":
         return table
     # The interpreter's own bf16 is not a GPU's: there operands are rounded and multiplied in fp32.

@@ -98,7 +98,7 @@ def path_patch(
     runs = (model, Packed.of(model, exact), exact)
     together = max(len(block) for block in work.prompt_blocks)
     means = knock_out_means(*runs, pairs, knock_out, together)
-    replays = Replays(ops.capture)
+    replays = Replays.of(model, ops)
     for block in work.prompt_blocks:
         chosen = on_host(block)
         members, prompts = pairs_here(pairs, chosen), [work.prompts[index] for index in block]

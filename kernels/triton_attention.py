@@ -17,6 +17,9 @@ FROZEN = tl.constexpr(-2)
 HIDDEN = tl.constexpr(-1.0e30)  # a score that no query sees
 NEAR = tl.constexpr(1.0)  # a score that moves further counts as far
 MOST = tl.constexpr(0.5)  # so much of the sum of weights changed: all of them did
+# Numbers that say nothing about where rows begin; of the others a launch is told whether they are
+# multiples of 16.
+UNALIGNED = ["N", "P", "H", "T", "S", "C", "table_p", "table_n", "table_t", "table_h"]
 
 
 @triton.jit
@@ -72,7 +75,7 @@ def places(changed, slot, C, key):
 
 
 # fmt: off
-@triton.jit(do_not_specialize=["N", "P", "H", "T", "S", "C", "K"])
+@triton.jit(do_not_specialize=UNALIGNED)
 def attention_delta_queries(
     q, k, v, delta_q, delta_k, delta_v, at, changed, table, sources, out,
     N, P, H, T, S, C, K, scale,
@@ -159,7 +162,7 @@ def attention_delta_queries(
 
 
 # fmt: off
-@triton.jit(do_not_specialize=["N", "P", "H", "T", "S", "C", "K"])
+@triton.jit(do_not_specialize=UNALIGNED)
 def attention_delta_last(
     q, k, v, delta_q, delta_k, delta_v, at, changed, table, sources, out,
     N, P, H, T, S, C, K, scale,

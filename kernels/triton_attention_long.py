@@ -10,7 +10,15 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ioi_fast.kernels.triton_attention import HIDDEN, LIVE, MOST, NEAR, load_rows, places
+from ioi_fast.kernels.triton_attention import (
+    HIDDEN,
+    LIVE,
+    MOST,
+    NEAR,
+    UNALIGNED,
+    load_rows,
+    places,
+)
 from ioi_fast.kernels.triton_math import expm1, product
 
 
@@ -63,7 +71,7 @@ def weight_change(scores, move, seen, top, moved_top, weights):
 
 
 # fmt: off
-@triton.jit(do_not_specialize=["N", "P", "H", "T", "S", "C", "K"])
+@triton.jit(do_not_specialize=UNALIGNED)
 def attention_delta_long(
     q, k, v, delta_q, delta_k, delta_v, at, changed, table, sources, out,
     N, P, H, T, S, C, K, scale,

@@ -2,7 +2,7 @@
 
 Unproven: no GPU has run a recording yet. What is shown without one: in Triton's interpreter the
 same work runs under the rules of a recording, which may neither wait for the device nor copy from
-the host.
+the host, as far as torch's dispatcher sees that.
 """
 
 from __future__ import annotations
@@ -37,11 +37,12 @@ class NotRecordable(RuntimeError):
 def recorded(work: Callable[[], Made]) -> Callable[[], Made]:
     """Records work in a CUDA graph: what it reads and makes stays where it is, and every call of
     what comes back does all of it again. The kernels have run before, so that they are compiled."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    # A stream of the device that work runs on: torch's own for captures stays on the first one.
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
         made = work()
 
-    def again() -> Made:
+    def again(read: object = work) -> Made:  # what the graph reads lives as long as it
         graph.replay()
         return made
 

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# What a thread may have on NVIDIA's GPUs. Unless it is said, their assembler may spill some to make
+# room for more programs.
+MOST_REGISTERS = 255
+
 
 @dataclass(frozen=True, slots=True)
 class Launch:
@@ -41,14 +45,16 @@ MLP_IN = tuple(
 )
 HEAD_WRITE = {
     width: _launch(8, CELLS=16, COLUMNS=columns, DEPTH=width)
-    for width, columns in ((16, 64), (64, 64), (128, 32))
+    for width, columns in ((16, 64), (64, 64), (128, 16))
 }
 # Keys of a prompt by the size of a head. Queries and changed keys go by blocks of 16; variants of a
 # program follow each other and share what the base lends, or, with one query each, are the rows of
 # a product.
-KEYS_AND_WIDTHS = ((32, 16), (16, 64), (32, 64), (64, 64), (16, 128))
+KEYS_AND_WIDTHS = ((32, 16), (16, 64), (32, 64), (64, 64))
 BLOCK = 16
-# More keys than those, or wider heads with as many: keys go by blocks, and so do the columns of
+# Variants and warps where each has one query: few keys leave room for more, who read them once.
+ONE_QUERY = {(32, 16): (64, 8), (16, 64): (64, 8), (32, 64): (32, 8), (64, 64): (16, 4)}
+# More keys than those, or wider heads: keys go by blocks, and so do the columns of
 # heads, for scores by DEPTH and for z by WIDTH; one variant a program.
 LONG = tuple(
     _launch(8, stages=1, QUERIES=BLOCK, KEYS=64, SLOTS=BLOCK, DEPTH=16, WIDTH=width)
@@ -89,10 +95,7 @@ def attention_launch(T: int, S: int, K: int) -> Launch:
 def attention_of(keys: int, width: int, one_query: bool) -> Launch:
     """The launch for a tile of attention; one query is a kernel of its own."""
     if one_query:
-        # Few keys leave room for more variants, who read them once.
-        variants, warps = (4 * BLOCK, 8) if keys <= 32 else (BLOCK, 4)
-        if width > 64:
-            variants, warps = BLOCK, 8
+        variants, warps = ONE_QUERY[keys, width]
         return _launch(warps, stages=1, VARIANTS=variants, KEYS=keys, WIDTH=width)
     sizes = {"VARIANTS": BLOCK, "KEYS": keys, "WIDTH": width}
     # What the base lends fills the registers: with a second variant in flight they would spill.

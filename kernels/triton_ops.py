@@ -36,7 +36,9 @@ mlp, attention = torch_ops.mlp, torch_ops.attention
 def workspace(device: torch.device) -> Iterator[None]:
     """While a call runs, new tensors are made on its device, kernels are launched there, and fp32
     products are that, whatever the process has set for its own. Memory is torch's."""
-    launched = torch.cuda.device(device) if torch.cuda.is_available() else nullcontext()
+    launched = nullcontext()
+    if device.type == "cuda" and torch.cuda.is_available():
+        launched = torch.cuda.device(device)
     with fp32_products("highest"), device, launched:
         yield
 
@@ -49,6 +51,8 @@ def launch_kernel(
         # Fusing products with sums is part of what a result is: said here, not left to a default.
         settings = {"num_warps": launch.warps, "num_stages": launch.stages}
         settings["enable_fp_fusion"] = True
+        if torch.version.cuda is not None:
+            settings["maxnreg"] = triton_launch.MOST_REGISTERS
         kernel[(programs,)](*arguments, **launch.constants, **more, **settings)
 
 
@@ -198,8 +202,10 @@ def attention_delta(
     if table is None:
         table = torch.full((1, 1, 1, 1), LIVE, dtype=torch.int8, device=device)
     codes = table.reshape(-1, *table.shape[-3:]).expand(P, N, T, H)
-    sources = out if sources is None else _together(sources)
-    tensors = (*rows, at_NT.contiguous(), changed_NC.contiguous(), codes, sources, out)
+    if sources is None:  # nothing may be taken from one; as in the reference that is zero
+        sources = out.new_zeros(1, 1, 1, 1, 1).expand(1, N, T, H, K)
+    tensors = (*rows, at_NT.contiguous(), changed_NC.contiguous(), codes)
+    tensors += (_together(sources), out)
     # Every axis but that of columns, which the table has none of.
     strides = [step for t in rows for step in t.stride()[:-1]]
     strides += [*codes.stride(), *sources.stride()[:-1]]

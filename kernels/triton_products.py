@@ -8,7 +8,7 @@ import triton.language as tl
 from ioi_fast.kernels.triton_math import gelu_change, product
 
 
-@triton.jit(do_not_specialize=["P", "N", "D", "F"])
+@triton.jit(do_not_specialize=["P", "N"])
 def mlp_in_delta_kernel(
     rows,
     weight,
@@ -66,7 +66,7 @@ def mlp_in_delta_kernel(
     tl.store(place, change.to(out.dtype.element_ty), mask=live_row[:, None] & live_column[None, :])
 
 
-@triton.jit(do_not_specialize=["W", "C", "H", "K", "D"])
+@triton.jit(do_not_specialize=["W", "C", "H"])
 def head_write_kernel(
     delta,
     variant,

@@ -11,7 +11,7 @@ import triton.language as tl
 from ioi_fast.kernels.triton_math import gelu_change, normed_change
 
 
-@triton.jit(do_not_specialize=["N", "D"])
+@triton.jit(do_not_specialize=["N"])
 def layernorm_delta_kernel(x, delta, gain, out, N, D, epsilon, BLOCK: tl.constexpr):
     """out [P·N, D] = change of LayerNorm(x [N, D]) by delta [P·N, D]; one program a row."""
     row = tl.program_id(0).to(tl.int64)
@@ -24,7 +24,7 @@ def layernorm_delta_kernel(x, delta, gain, out, N, D, epsilon, BLOCK: tl.constex
     tl.store(out + row * D + column, change.to(out.dtype.element_ty), mask=live)
 
 
-@triton.jit(do_not_specialize=["N", "D"])
+@triton.jit(do_not_specialize=["N"])
 def readout_delta_kernel(x, delta, gain, direction, out, N, D, epsilon, BLOCK: tl.constexpr):
     """out [P·N] = the same change times direction [N, D]; no normalised row is ever written."""
     row = tl.program_id(0).to(tl.int64)

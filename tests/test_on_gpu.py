@@ -11,9 +11,11 @@ import pytest
 
 HERE = Path(__file__).parent / "in_interpreter"
 
+GPU_FILES = ["test_kernels.py", "test_calls.py", "test_replays.py", "test_repeats.py"]
+
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("file", ["test_kernels.py", "test_calls.py", "test_repeats.py"])
+@pytest.mark.parametrize("file", GPU_FILES)
 def test_on_the_gpu(file: str) -> None:
     """A launch a thousand times has to give the same bits: races show in test_repeats.py."""
     environment = {**os.environ, "IOI_FAST_TEST_DEVICE": "cuda"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 
 import pytest
@@ -13,6 +14,7 @@ from small_models import ragged_pairs, tiny_model
 from ioi_fast import path_patch
 from ioi_fast.kernels import triton_graph
 from ioi_fast.kernels.triton_graph import NotRecordable, recorded, rehearsed
+from ioi_fast.replays import Replays
 
 HOST, PAIRS = tiny_model(), ragged_pairs(8)
 MODEL = HOST.to(device=DEVICE)
@@ -24,6 +26,8 @@ FORM = "recorded" if ON_GPU else "rehearsed"
 def captures(monkeypatch: pytest.MonkeyPatch) -> list:
     """Work that was captured, as it was captured; runs go by two prompts."""
     monkeypatch.setattr("ioi_fast.blocks.TOKENS_PER_BLOCK", 14)
+    monkeypatch.setenv("IOI_FAST_CUDA_GRAPHS", "1")
+    monkeypatch.setattr(MODEL, "_packed", {})
     seen, form = [], recorded if ON_GPU else rehearsed
 
     def capture(work: Callable[[], object]) -> Callable[[], object]:
@@ -83,6 +87,47 @@ def test_shapes_that_come_once_budgets_and_frozen_mlps_are_not_captured(captures
     path_patch(MODEL, pairs=PAIRS, **everywhere, **asked)
     shapes = sum(1 + len(calls) for calls in captures)
     assert shapes <= 4, "blocks of unlike many cells have graphs of their own"
+
+
+def test_calls_that_are_alike_share_what_was_captured(captures: list, monkeypatch) -> None:
+    monkeypatch.setattr("ioi_fast.blocks.TOKENS_PER_BLOCK", 512)
+    truth = path_patch(HOST, PAIRS, FEW, backend="reference", precision="fp64")
+    for turn in range(4):
+        got = path_patch(MODEL, PAIRS, FEW, backend="triton")
+        assert [len(calls) for calls in captures] == ([] if turn == 0 else [turn])
+        assert_sweep(got.values, truth.values, 1e-4)
+    path_patch(MODEL, PAIRS, FEW[:2], backend="triton")
+    path_patch(MODEL, PAIRS, FEW, between="nothing", backend="triton")
+    assert len(captures) == 1, "other variants and other paths are other waves"
+
+
+def test_few_graphs_are_kept(captures: list) -> None:
+    for sender in ("0.0", "0.1", "0.2", "1.0", "1.1", "1.2"):
+        path_patch(MODEL, PAIRS, [sender], backend="triton")
+    (replays,) = [one for one in MODEL._packed.values() if isinstance(one, Replays)]
+    assert len(captures) == 6 and len(replays._captured) == 4
+
+
+def test_all_that_a_graph_reads_lives_as_long_as_it(captures: list, monkeypatch) -> None:
+    """A recording holds addresses and no tensors: what keeps them is the captured wave."""
+
+    def forgetful(work):
+        made = work()
+        return lambda: made
+
+    monkeypatch.setattr(triton_graph, FORM, forgetful)
+    path_patch(MODEL, PAIRS, FEW, backend="triton")
+    gc.collect()
+    (replays,) = [one for one in MODEL._packed.values() if isinstance(one, Replays)]
+    (one,) = replays._captured.values()
+    steps = [step for step in one.wave.steps if step.writes is not None]
+    assert len(steps) == 3 and all(rows.numel() for step in steps for rows in step.writes)
+
+
+def test_graphs_are_off_until_they_are_asked_for(captures: list, monkeypatch) -> None:
+    monkeypatch.delenv("IOI_FAST_CUDA_GRAPHS")
+    path_patch(MODEL, PAIRS, FEW, backend="triton")
+    assert not captures
 
 
 def test_progress_counts_replayed_layers(captures: list, monkeypatch) -> None:
