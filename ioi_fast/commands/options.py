@@ -12,6 +12,8 @@ import torch
 
 from ioi_fast.backends import BACKENDS, PRECISIONS
 from ioi_fast.checkpoint import load
+from ioi_fast.circuit import Circuit
+from ioi_fast.circuit_files import load_circuit
 from ioi_fast.ioi.dataset import ioi_prompts
 from ioi_fast.model import GPT2
 from ioi_fast.prompt_files import load_prompts
@@ -161,6 +163,14 @@ def ablations(text: str, option: str) -> dict[str, str]:
         if [other for other, _, _ in parts].count(node) > 1:
             raise ValueError(f"{option}: {node} is there twice")
     return {node: role for node, _at, role in parts}
+
+
+def circuit_file(path: str | None) -> Circuit | None:
+    """The circuit in a file; raises ValueError naming --circuit."""
+    try:
+        return None if path is None else load_circuit(path)
+    except (ValueError, OSError) as problem:
+        raise ValueError(f"--circuit: {problem}") from None
 
 
 def memory(text: str) -> int:

@@ -1,0 +1,25 @@
+"""Measured figures beside published ones: verdicts, which hold for GPT-2 small alone."""
+
+from __future__ import annotations
+
+from ioi_fast.config import GPT2Config
+from ioi_fast.model import GPT2
+
+AGREES, DIFFERS, NOT_APPLICABLE = "agrees", "differs", "not applicable to this model"
+_NAMES = ("gpt2", "openai-community/gpt2")
+
+
+def is_gpt2_small(model: GPT2) -> bool:
+    """Whether a model is GPT-2 small by name and shapes: no other can be held to its figures."""
+    return model.name in _NAMES and _shapes(model.config) == _shapes(GPT2Config())
+
+
+def _shapes(config: GPT2Config) -> tuple[int, ...]:
+    return (config.n_layer, config.n_head, config.n_embd, config.d_mlp, config.vocab_size)
+
+
+def agrees_with(measured: float, published: float, tolerance: float, applicable: bool) -> str:
+    """The verdict on a figure; NaN differs from everything."""
+    if not applicable:
+        return NOT_APPLICABLE
+    return AGREES if abs(measured - published) <= tolerance else DIFFERS
