@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ioi_fast.agreement import PROMISED, sweep_error
 from ioi_fast.calls import attention, path_patch
-from ioi_fast.demo.evaluate import Score, score
+from ioi_fast.ioi.behaviour import Score, score
 from ioi_fast.model import GPT2
 from ioi_fast.prompts import PromptPairs
 from ioi_fast.results import Result

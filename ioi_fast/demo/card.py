@@ -10,10 +10,11 @@ import torch
 from safetensors import safe_open
 
 from ioi_fast.demo.corpus import ANSWER_WEIGHT, MIXTURE, REPEATED_NAME_WEIGHT
-from ioi_fast.demo.evaluate import Score, is_held_out, render_table
+from ioi_fast.demo.evaluate import is_held_out, render_table
 from ioi_fast.demo.objective import LOCAL_LAYERS, WINDOW
 from ioi_fast.demo.stories import DISTRACTIONS, HELD_OUT_TEMPLATES, held_out_ios
 from ioi_fast.demo.vocabulary import words
+from ioi_fast.ioi.behaviour import Score
 
 CARD = """---
 license: mit

@@ -8,74 +8,15 @@ behind a lambda.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-
-import torch
-from torch import Tensor
+from dataclasses import replace
 
 from ioi_fast.demo.stories import HELD_OUT_TEMPLATES, held_out_ios
+from ioi_fast.ioi.behaviour import LogitsModel, Score, score
 from ioi_fast.ioi.dataset import abc_records, pair_records
 from ioi_fast.ioi.records import IOIPrompt, sample_records
 from ioi_fast.ioi.templates import FORM_SETS, TEMPLATES, form_name
 from ioi_fast.ioi.words import NAMES
-from ioi_fast.prompts import PromptPairs
 from ioi_fast.tokenizer import TextCodec
-
-LogitsModel = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """Figures over n prompts; `accuracy` is the share with a positive logit difference.
-
-    `logit_diff` is the mean of logit[IO] - logit[S] at END and `stderr` its standard error,
-    `probability` the mean probability of IO, `top1` the share of prompts whose most likely token is
-    IO.
-    """
-
-    n: int
-    accuracy: float
-    logit_diff: float
-    stderr: float
-    probability: float
-    top1: float
-
-
-def end_logits(model: LogitsModel, pairs: PromptPairs, batch: int = 128) -> Tensor:
-    """Logits [N, V] at END of the original prompts, float32."""
-    rows = []
-    with torch.no_grad():
-        for start in range(0, len(pairs), batch):
-            tokens = pairs.orig[start : start + batch]
-            at = pairs.end[start : start + batch]
-            rows.append(model(tokens)[torch.arange(len(tokens)), at].float())
-    return torch.cat(rows)
-
-
-def score(model: LogitsModel, pairs: PromptPairs) -> Score:
-    """Accuracy, logit difference and probability on some prompts.
-
-    Raises ValueError if a logit that is read is not finite.
-
-    Example:
-        >>> score(ioi_fast.load("demo"), pairs).accuracy
-        1.0
-    """
-    logits = end_logits(model, pairs)
-    if not bool(torch.isfinite(logits).all()):
-        raise ValueError("model gave logits that are not finite")
-    rows = torch.arange(len(pairs))
-    difference = (logits[rows, pairs.answers] - logits[rows, pairs.wrong_answers]).double()
-    spread = float(difference.std()) if len(pairs) > 1 else 0.0
-    return Score(
-        n=len(pairs),
-        accuracy=float((difference > 0).double().mean()),
-        logit_diff=float(difference.mean()),
-        stderr=spread / len(pairs) ** 0.5,
-        probability=float(logits.softmax(-1)[rows, pairs.answers].double().mean()),
-        top1=float((logits.argmax(-1) == pairs.answers).double().mean()),
-    )
 
 
 def held_out_records(n: int, seed: int, form: int) -> list[IOIPrompt]:
