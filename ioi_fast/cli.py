@@ -11,7 +11,16 @@ import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from ioi_fast.commands import ablate, bench, demo, doctor, faithfulness, pairs, path_patch
+from ioi_fast.commands import (
+    ablate,
+    bench,
+    demo,
+    doctor,
+    faithfulness,
+    pairs,
+    path_patch,
+    reproduce,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.add_argument("--version", action="version", version=f"ioi-fast {version('ioi_fast')}")
     commands = whole.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (demo, path_patch, ablate, pairs, faithfulness, bench, doctor):
+    for command in (demo, path_patch, ablate, pairs, reproduce, faithfulness, bench, doctor):
         command.add_parser(commands)
     return whole
 

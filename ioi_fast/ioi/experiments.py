@@ -1,0 +1,56 @@
+"""The paper's experiments by name, on any study: what is found, beside what was published.
+
+E1 to E19 are those of sections 3.1 to 3.4 and the appendix, E20 to E23 the tests of the circuit,
+E24 the adversarial sentences. Each takes a study and gives a finding; those that ask for classes of
+heads raise NeedsCircuit without them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ioi_fast.ioi import experiments_circuit as of_circuit
+from ioi_fast.ioi import experiments_heads as of_heads
+from ioi_fast.ioi import experiments_paths as of_paths
+from ioi_fast.ioi.finding import Finding
+from ioi_fast.ioi.study import Study
+
+EXPERIMENTS: dict[str, Callable[[Study], Finding]] = {
+    "F": of_circuit.behaviour,
+    "E1": of_paths.heads_to_logits,
+    "E2": of_heads.mover_attention,
+    "E3": of_heads.writing_direction,
+    "E4": of_heads.copying,
+    "E6": of_paths.heads_to_mover_queries,
+    "E7": of_heads.mover_attention_after,
+    "E8": of_heads.inhibition_attention,
+    "E9": of_paths.signals,
+    "E10": of_paths.longer_prefix,
+    "E11": of_paths.heads_to_inhibition_values,
+    "E12": of_paths.heads_to_inhibition_keys,
+    "E13": of_paths.heads_to_inhibition_queries,
+    "E14": of_paths.origin_of_signals,
+    "E15": of_paths.heads_to_induction_keys,
+    "E16": of_paths.backing_up,
+    "E17": of_heads.repeated,
+    "E19": of_paths.mlps,
+    "E20": of_circuit.faithfulness,
+    "E21": of_circuit.completeness,
+    "E22": of_circuit.minimal,
+    "E24": of_circuit.adversarial_sentences,
+}
+# Told with another, from the same runs.
+TOGETHER = {"E5": "E4", "E18": "E17", "E23": "E20"}
+
+
+def named(names: list[str]) -> list[str]:
+    """Experiments that are asked for, each once, in the order of the paper; all without names.
+
+    Raises ValueError for a name that is none.
+    """
+    wanted = [TOGETHER.get(name.upper(), name.upper()) for name in names]
+    for name, given in zip(wanted, names, strict=True):
+        if name not in EXPERIMENTS:
+            known = ", ".join([*EXPERIMENTS, *TOGETHER])
+            raise ValueError(f"experiments are {known}, got {given!r}")
+    return [name for name in EXPERIMENTS if not wanted or name in wanted]

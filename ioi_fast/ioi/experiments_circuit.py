@@ -1,0 +1,121 @@
+"""Experiments on behaviour and on a circuit as a whole (E20 to E24)."""
+
+from __future__ import annotations
+
+from ioi_fast.ioi import circuits
+from ioi_fast.ioi.behaviour import adversarial, score
+from ioi_fast.ioi.completeness import greedy_search
+from ioi_fast.ioi.evaluation import class_sets, evaluate, random_sets
+from ioi_fast.ioi.finding import Finding, Measure
+from ioi_fast.ioi.minimality import minimality
+from ioi_fast.ioi.study import NeedsCircuit, Study
+from ioi_fast.report.figures import BarList, Table
+
+
+def behaviour(study: Study) -> Finding:
+    """F(M), accuracy and probability of IO."""
+    found, scale = score(study.model, study.pairs), study.scale
+    measures = (
+        scale.near("logit difference F(M)", found.logit_diff, 3.56, 0.15, found.stderr),
+        scale.near("accuracy", found.accuracy, 0.993, 0.005),
+        scale.near("probability of IO", found.probability, 0.49, 0.03),
+    )
+    return Finding("F", "the model on the task", measures)
+
+
+def _circuit(study: Study):
+    if study.circuit is None or not study.circuit.classes:
+        raise NeedsCircuit("no circuit with classes is known: name a circuit")
+    return study.circuit
+
+
+def _knocked(study: Study) -> dict:
+    return {"mean_pairs": study.mean_pairs, **study.running}
+
+
+def faithfulness(study: Study) -> Finding:
+    """E20 and E23: the circuit alone, and for GPT-2 small's the naive one beside it."""
+    circuit, scale = _circuit(study), study.scale
+    named = {"circuit": circuit}
+    naive = circuits.published_circuit("naive")
+    if naive.roles.items() <= circuit.roles.items():
+        named["naive circuit"] = naive
+    measures: list[Measure] = []
+    for name, one in named.items():
+        found = evaluate(study.model, study.pairs, one, [[]], **_knocked(study)).faithfulness
+        low, high = found.interval
+        measures += [
+            scale.plain(f"F(C) of the {name}", found.circuit),
+            scale.plain("interval of its share (95 %)", f"{low:.3f} to {high:.3f}"),
+        ]
+        if name == "circuit":
+            share = scale.within("F(C)/F(M)", found.share, "0.87", low=0.75, high=1.1)
+        else:
+            share = scale.within("|F(M) − F(C)| of it", found.distance, "0.1", high=0.7)
+        measures.append(share)
+    return Finding("E20", "faithfulness", tuple(measures))
+
+
+def completeness(study: Study) -> Finding:
+    """E21: random, class and greedy sets knocked out in the circuit and in the model."""
+    circuit, scale = _circuit(study), study.scale
+    classes = class_sets(circuit)
+    drawn = random_sets(circuit, 20 if study.quick else 100, int(study.drawn.get("seed", 0)))
+    found = evaluate(
+        study.model, study.pairs, circuit, [*classes.values(), *drawn], **_knocked(study)
+    )
+    points, missed = found.points.tolist(), found.incompleteness
+    of_random = missed[len(classes) :]
+    size = {"runs": 3, "steps": 3, "candidates": 5} if study.quick else {}
+    greedy = greedy_search(study.model, study.pairs, circuit, **size, **_knocked(study))
+    worst = greedy.visited[0]
+    mean, most = float(of_random.mean()), float(of_random.max())
+    measures = (
+        scale.within("random sets, mean", mean, "0.45", low=0.2, high=0.7),
+        scale.within("random sets, largest", most, "1.97", high=2.5),
+        scale.within("greedy, largest", worst.incompleteness, "3.09", low=2.5),
+        scale.plain("its set", ", ".join(map(str, worst.heads))),
+    )
+    names = [*classes, *(f"random {index}" for index in range(len(drawn)))]
+    rows = [[n, round(x, 3), round(y, 3)] for n, (x, y) in zip(names, points, strict=True)]
+    rows += [
+        [f"greedy {index}", round(one.in_circuit, 3), round(one.in_model, 3)]
+        for index, one in enumerate(greedy.visited[:10])
+    ]
+    table = Table("Sets that are knocked out", "", ["set K", "F(C∖K)", "F(M∖K)"], rows)
+    return Finding("E21", "completeness", measures, (table,))
+
+
+def minimal(study: Study) -> Finding:
+    """E22: what every head of the circuit is worth."""
+    found = minimality(study.model, study.pairs, _circuit(study), **_knocked(study))
+    shares = [one.share for one in found]
+    enough = sum(share >= 0.01 for share in shares)
+    scale = study.scale
+    measures = (
+        scale.within("heads worth at least 1 % of F(M)", enough, f"{len(found)}", low=24),
+        scale.within("the least of them", min(shares), "0.011", low=0.005),
+    )
+    labels = [str(one.head) for one in found]
+    bars = BarList("What every head is worth", "Share of F(M).", labels, shares)
+    return Finding("E22", "minimality", measures, (bars,))
+
+
+def adversarial_sentences(study: Study) -> Finding:
+    """E24: the model when a sentence between the clauses says IO, or S, once more."""
+    drawn = dict(study.drawn)
+    found = adversarial(study.model, study.model.tokenizer, **drawn)
+    published = {
+        "plain": ((3.55, 0.3), (0.49, 0.06), (0.007, 0.01)),
+        "S": ((3.64, 0.3), (0.59, 0.06), (0.004, 0.011)),
+        "IO": ((1.23, 0.4), (0.36, 0.06), (0.234, 0.07)),
+    }
+    scale, measures = study.scale, []
+    for name, one in found.items():
+        said = "as it is" if name == "plain" else f"with {name} once more"
+        figures = (one.logit_diff, one.probability, 1 - one.accuracy)
+        kinds = ("logit difference", "probability of IO", "S above IO")
+        for kind, value, (figure, tolerance) in zip(kinds, figures, published[name], strict=True):
+            error = one.stderr if kind == "logit difference" else None
+            measures.append(scale.near(f"{kind} {said}", value, figure, tolerance, error))
+    return Finding("E24", "adversarial sentences", tuple(measures))

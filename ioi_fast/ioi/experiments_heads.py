@@ -1,0 +1,153 @@
+"""Experiments that look at heads: what they attend to, write and copy (E2 to E8, E17, E18)."""
+
+from __future__ import annotations
+
+import torch
+
+from ioi_fast.ioi import circuits
+from ioi_fast.ioi.attending import Attending, attending, writing
+from ioi_fast.ioi.copying import copy_scores
+from ioi_fast.ioi.finding import Finding, Scale
+from ioi_fast.ioi.repeats import repeat_scores, repeated_tokens
+from ioi_fast.ioi.study import Study
+from ioi_fast.report.figures import HeatMap, Table
+
+
+def _attention_table(found: Attending, title: str, caption: str) -> Table:
+    rows = []
+    for index, head in enumerate(found.heads):
+        means = [round(float(found.mean(role)[index]), 3) for role in found.roles]
+        rows.append([str(head), *means])
+    return Table(title, caption, ["head", *found.roles], rows)
+
+
+def _running(study: Study) -> dict:
+    return {k: v for k, v in study.running.items() if k != "progress"}
+
+
+def mover_attention(study: Study) -> Finding:
+    """E2: name movers attend to IO, and on p_ABC prompts to both first names alike."""
+    heads = study.heads(circuits.MOVERS)
+    orig = attending(study.model, study.pairs, heads, **_running(study))
+    new = attending(study.model, study.pairs, heads, run="new", **_running(study))
+    to_io = float(orig.mean("IO").mean())
+    first = float((new.mean("IO") - new.mean("S1")).abs().mean())
+    measures = (
+        study.scale.near("attention from END to IO", to_io, 0.59, 0.05),
+        study.scale.plain("|IO − S1| on p_ABC", first),
+    )
+    figures = (
+        _attention_table(orig, "Name movers on p_IOI", "Mean attention from END."),
+        _attention_table(new, "Name movers on p_ABC", "Mean attention from END."),
+    )
+    return Finding("E2", "what name movers attend to", measures, figures)
+
+
+def writing_direction(study: Study) -> Finding:
+    """E3: movers write along the name that they attend to, negative ones against it."""
+    movers = study.heads(circuits.MOVERS)
+    negative = [] if study.circuit is None else study.circuit.classes.get(circuits.NEGATIVES, ())
+    found = writing(study.model, study.pairs, [*movers, *map(str, negative)])
+    scale, measures = study.scale, []
+    for head, value in zip(map(str, found.heads), found.correlation.tolist(), strict=True):
+        if head in movers:
+            measures.append(scale.within(f"correlation of {head}", value, "> 0.81", low=0.78))
+        else:
+            measures.append(scale.within(f"correlation of {head}", value, "negative", high=0.0))
+    return Finding("E3", "attention and what is written", tuple(measures))
+
+
+def copying(study: Study) -> Finding:
+    """E4 and E5: copy scores of all heads, with both signs."""
+    found, scale = copy_scores(study.model, study.pairs), study.scale
+    measures = [
+        scale.within("copy score, all heads", float(found.copies.mean()), "< 0.2", high=0.22),
+        scale.within("negative, all heads", float(found.negative.mean()), "0.12", high=0.16),
+    ]
+    classes = {} if study.circuit is None else study.circuit.classes
+    for name, scores, published, least in (
+        (circuits.MOVERS, found.copies, "> 0.95", 0.93),
+        (circuits.NEGATIVES, found.negative, "0.98", 0.94),
+    ):
+        for head in classes.get(name, ()):
+            value = float(scores[head.layer, head.head])
+            sign = "negative " if name == circuits.NEGATIVES else ""
+            measures.append(
+                scale.within(f"{sign}copy score of {head}", value, published, low=least)
+            )
+    figures = tuple(
+        _head_map(scores, title)
+        for scores, title in (
+            (found.copies, "Copy scores"),
+            (found.negative, "Negative copy scores"),
+        )
+    )
+    return Finding("E4", "copy scores", tuple(measures), figures)
+
+
+def _head_map(scores: torch.Tensor, title: str) -> HeatMap:
+    L, H = scores.shape
+    return HeatMap(
+        title,
+        "",
+        scores.tolist(),
+        row_labels=[str(layer) for layer in range(L)],
+        column_labels=[str(head) for head in range(H)],
+    )
+
+
+def mover_attention_after(study: Study) -> Finding:
+    """E7: without what S-inhibition heads say, movers attend to S1 more and to IO less."""
+    movers, inhibition = study.heads(circuits.MOVERS), study.heads(circuits.INHIBITION)
+    after = {"senders": [inhibition], "receivers": [f"{head}.q" for head in movers]}
+    running = _running(study)
+    base = attending(study.model, study.pairs, movers, **running)
+    moved = attending(study.model, study.pairs, movers, after=after, **running)
+    measures = []
+    for role, published, sign in (("IO", "falls", -1), ("S1", "rises", 1)):
+        index = base.roles.index(role)
+        change = (moved.weights - base.weights)[:, index].double().mean(0)
+        error = float(change.std() / len(change) ** 0.5)
+        bounds = {"high": 0.0} if sign < 0 else {"low": 0.0}
+        name = f"change of attention to {role}"
+        measures.append(
+            study.scale.within(name, float(change.mean()), published, **bounds, error=error)
+        )
+    figures = (
+        _attention_table(base, "Name movers before", "Mean attention from END."),
+        _attention_table(moved, "Name movers after", "Mean attention from END."),
+    )
+    return Finding("E7", "name movers without inhibition", tuple(measures), figures)
+
+
+def inhibition_attention(study: Study) -> Finding:
+    """E8: S-inhibition heads attend to S2."""
+    heads = study.heads(circuits.INHIBITION)
+    found = attending(study.model, study.pairs, heads, **_running(study))
+    measure = study.scale.near(
+        "attention from END to S2", float(found.mean("S2").mean()), 0.51, 0.05
+    )
+    figure = _attention_table(found, "S-inhibition heads", "Mean attention from END.")
+    return Finding("E8", "what S-inhibition heads attend to", (measure,), (figure,))
+
+
+def repeated(study: Study) -> Finding:
+    """E17 and E18: scores on random tokens that are said twice."""
+    length = min(100, study.model.config.n_positions // 2)
+    sequences = 4 if study.quick else 16
+    tokens = repeated_tokens(study.model, sequences, length, seed=int(study.drawn.get("seed", 0)))
+    found = repeat_scores(study.model, tokens)
+    scale = Scale(sequences, study.scale.applicable)
+    measures = (
+        scale.heads("previous token", found.ranking("previous")[:2], ["4.11", "2.2"]),
+        scale.heads("induction", found.ranking("induction")[:5], ["5.5", "6.9"]),
+        scale.heads("duplicate token", found.ranking("duplicate")[:3], ["3.0", "0.1"]),
+        scale.heads("copying of what came next", found.ranking("copying")[:20], ["5.5", "6.9"]),
+    )
+    figures = tuple(
+        _head_map(getattr(found, name), f"{name} scores on repeated random tokens")
+        for name in ("previous", "duplicate", "induction", "copying")
+    )
+    return Finding(
+        "E17", f"{sequences} sequences of {length} tokens, said twice", measures, figures
+    )

@@ -1,0 +1,190 @@
+"""Experiments that patch paths and sites: who writes for the answer, and who tells them (E1, E6,
+E9 to E16, E19)."""
+
+from __future__ import annotations
+
+from ioi_fast.calls import path_patch
+from ioi_fast.ioi import circuits
+from ioi_fast.ioi.finding import Finding, Measure
+from ioi_fast.ioi.paths import backups, mlp_knock_outs, to_class
+from ioi_fast.ioi.signals import POSITIONS, TOKENS, prefix_shift, share_of_drop, signal_table
+from ioi_fast.ioi.study import Study
+from ioi_fast.report.figures import BarList, HeatMap, Section
+from ioi_fast.report.sweeps import heads_heat_map, ranking_bars
+from ioi_fast.results import Result
+
+_RANKED = 8
+
+
+def _figures(result: Result, title: str, caption: str) -> tuple[Section, ...]:
+    return heads_heat_map(result, title, caption), ranking_bars(result, f"Strongest: {title}", 8)
+
+
+def _drops(result: Result, count: int) -> list[str]:
+    return [head for head, _, _ in result.ranking()[:count]]
+
+
+def _rises(result: Result, count: int) -> list[str]:
+    return [head for head, _, _ in result.ranking()[::-1][:count]]
+
+
+def heads_to_logits(study: Study) -> Finding:
+    """E1: which heads write for the answer, and which against it."""
+    result = path_patch(study.model, study.pairs, **study.running)
+    scale, title = study.scale, "heads to the logits"
+    measures = (
+        scale.heads("largest drops", _drops(result, 3), ["9.9", "9.6", "10.0"]),
+        scale.heads("largest rises", _rises(result, 2), ["10.7", "11.10"]),
+        scale.plain("F(M)", float(result.base.double().mean())),
+    )
+    return Finding("E1", title, measures, _figures(result, title, "All heads patched at END."))
+
+
+def _to(
+    study: Study, experiment: str, name: str, site: str, published: list[str], least: int | None
+) -> Finding:
+    result = to_class(study.model, study.pairs, _circuit(study, name), name, site, **study.running)
+    kind = {"q": "queries", "k": "keys", "v": "values"}[site]
+    title = f"heads to the {kind} of {name} heads"
+    found = _drops(result, max(4, len(published)))
+    measures: tuple[Measure, ...] = (
+        study.scale.heads("largest drops", found, published, least)
+        if published
+        else study.scale.plain("largest drops", ", ".join(found)),
+    )
+    where = result.provenance["definition"]
+    return Finding(experiment, title, measures, _figures(result, title, _caption(where)))
+
+
+def _caption(definition: object) -> str:
+    return f"Patched at {definition['position']}, everything after the receivers recomputed."
+
+
+def _circuit(study: Study, name: str):
+    study.heads(name)  # which says what is missing
+    return study.circuit
+
+
+def heads_to_mover_queries(study: Study) -> Finding:
+    """E6: which heads tell the name movers where to look."""
+    inhibition = ["7.3", "7.9", "8.6", "8.10"]
+    return _to(study, "E6", circuits.MOVERS, "q", inhibition, None)
+
+
+def heads_to_inhibition_values(study: Study) -> Finding:
+    """E11: what the S-inhibition heads read at S2."""
+    return _to(study, "E11", circuits.INHIBITION, "v", ["0.1", "3.0", "5.5", "6.9"], None)
+
+
+def heads_to_inhibition_keys(study: Study) -> Finding:
+    """E12: the same through their keys."""
+    return _to(study, "E12", circuits.INHIBITION, "k", ["5.9", "5.8", "0.10"], None)
+
+
+def heads_to_inhibition_queries(study: Study) -> Finding:
+    """E13: their queries, which no head was found to matter for."""
+    return _to(study, "E13", circuits.INHIBITION, "q", [], None)
+
+
+def heads_to_induction_keys(study: Study) -> Finding:
+    """E15: the heads behind the induction heads."""
+    return _to(study, "E15", circuits.INDUCTION, "k", ["4.11", "2.2"], None)
+
+
+def _signal_map(table, title: str) -> HeatMap:
+    return HeatMap(
+        title,
+        "Logit difference by token signal and position signal of what the heads were given.",
+        table.mean.tolist(),
+        stderr=table.stderr.tolist(),
+        row_labels=[f"token {token:+d}" for token in TOKENS],
+        column_labels=[f"position {position:+d}" for position in POSITIONS],
+        row_axis="token signal",
+        column_axis="position signal",
+    )
+
+
+def signals(study: Study) -> Finding:
+    """E9: what the S-inhibition heads carry, a token signal and a position signal."""
+    heads = study.heads(circuits.INHIBITION)
+    table = signal_table(study.model, study.model.tokenizer, heads, **study.drawn, **study.running)
+    published = ((3.55, -0.99), (2.45, -1.96), (1.77, -3.16))
+    scale, fit = study.scale, table.fit
+    measures = [
+        scale.near(
+            f"F with token {token:+d}, position {position:+d}",
+            float(table.mean[row, column]),
+            published[row][column],
+            0.35,
+            float(table.stderr[row, column]),
+        )
+        for row, token in enumerate(TOKENS)
+        for column, position in enumerate(POSITIONS)
+    ]
+    measures += [
+        scale.near("weight of the position signal", fit.position, 2.31, 0.25),
+        scale.near("weight of the token signal", fit.token, 0.99, 0.2),
+        scale.plain("mean error of the fit, share of F", fit.error),
+    ]
+    figure = _signal_map(table, "Signals of the S-inhibition heads")
+    return Finding("E9", "token and position signal", tuple(measures), (figure,))
+
+
+def longer_prefix(study: Study) -> Finding:
+    """E10: whether the signal is a place or a relation."""
+    heads = study.heads(circuits.INHIBITION)
+    found = prefix_shift(study.model, study.model.tokenizer, heads, **study.drawn, **study.running)
+    change, error = found.change
+    measure = study.scale.near("change of F", change, 0.01, 0.15, error)
+    return Finding("E10", "S-inhibition heads from longer prompts", (measure,))
+
+
+def origin_of_signals(study: Study) -> Finding:
+    """E14: where the S-inhibition heads have the signals from."""
+    behind = study.heads(circuits.DUPLICATE, circuits.INDUCTION)
+    inhibition, how = study.heads(circuits.INHIBITION), {**study.drawn, **study.running}
+    model = study.model
+    origin = signal_table(model, model.tokenizer, behind, role="S2", **how)
+    carrier = signal_table(model, model.tokenizer, inhibition, **how)
+    position = share_of_drop(origin, carrier, 1, -1)
+    token = share_of_drop(origin, carrier, 0, 1)
+    measures = (
+        study.scale.within("share of the position signal", position, "≥ 0.88", low=0.75),
+        study.scale.within("share of the token signal", token, "< 0.08", high=0.15),
+    )
+    figure = _signal_map(origin, "Signals of duplicate token and induction heads at S2")
+    return Finding("E14", "where the signals come from", measures, (figure,))
+
+
+def backing_up(study: Study) -> Finding:
+    """E16: heads that take the place of the name movers when these are knocked out."""
+    found = backups(study.model, study.pairs, study.heads(circuits.MOVERS), **study.running)
+    others = set() if study.circuit is None else set(study.heads(circuits.INHIBITION))
+    heads = [str(head) for head in found.heads() if str(head) not in others]
+    published = circuits.published_circuit().classes[circuits.BACKUPS]
+    scale = study.scale
+    measures = (
+        scale.within("change of F", found.remaining - 1, "−0.05", low=-0.15, high=0.05),
+        scale.heads("heads of more than 2 % that grew", heads[:12], list(map(str, published)), 7),
+    )
+    caption = "All heads to the logits with the name movers knocked out."
+    return Finding("E16", "back-ups", measures, _figures(found.after, "after a knock-out", caption))
+
+
+def mlps(study: Study) -> Finding:
+    """E19: MLPs to the logits, and without each of them."""
+    to_logits = path_patch(study.model, study.pairs, "mlps", **study.running)
+    found = mlp_knock_outs(study.model, study.pairs, mean_pairs=study.mean_pairs, **study.running)
+    without_first = float(found.mean[0])
+    rest = found.all_but_first.double()
+    scale = study.scale
+    measures = (
+        scale.within("F without MLP 0", without_first, "its sign turns", high=0.0),
+        scale.near("F without all others", float(rest.mean()), -1.1, 0.7),
+    )
+    labels = [f"mlp{layer}" for layer in range(len(found.mean))]
+    alone = BarList(
+        "F without one MLP", "Mean ablation at all positions.", labels, found.mean.tolist()
+    )
+    bars = ranking_bars(to_logits, "MLPs to the logits", _RANKED, ordered=False)
+    return Finding("E19", "MLPs", measures, (bars, alone))

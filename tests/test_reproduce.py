@@ -1,0 +1,191 @@
+"""The paper's experiments by one command: every one on a model of twelve by twelve heads, verdicts
+for GPT-2 small alone, and nothing run twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from small_models import tiny_model
+
+from ioi_fast import GPT2, load, path_patch
+from ioi_fast.cli import main
+from ioi_fast.ioi.circuits import published_circuit
+from ioi_fast.ioi.evaluation import evaluate
+from ioi_fast.ioi.experiments import EXPERIMENTS, TOGETHER, named
+from ioi_fast.ioi.finding import Finding, Measure, Scale
+from ioi_fast.ioi.signals import signal_table
+from ioi_fast.ioi.study import NeedsCircuit, Study
+from ioi_fast.report.figures import AttentionMap, BarList, HeatMap, Page, Table
+from ioi_fast.report.figures_json import figure_from_dict, figure_to_dict
+from ioi_fast.report.page import render
+
+
+@pytest.fixture(scope="module")
+def model() -> GPT2:
+    demo = load("demo")
+    shape = {"n_layer": 12, "n_head": 12, "n_embd": 24, "n_inner": 32}
+    random = tiny_model(**shape, vocab_size=demo.config.vocab_size, n_positions=64)
+    return GPT2(random.config, random.weights, tokenizer=demo.tokenizer, name="random")
+
+
+@pytest.fixture(scope="module")
+def study(model: GPT2) -> Study:
+    return Study.drawn_from(model, published_circuit(), n=12, quick=True)
+
+
+@pytest.fixture(scope="module")
+def findings(study: Study) -> dict[str, Finding]:
+    return {name: experiment(study) for name, experiment in EXPERIMENTS.items()}
+
+
+def test_every_experiment_gives_figures(findings: dict[str, Finding]) -> None:
+    for name, finding in findings.items():
+        assert finding.experiment == name and finding.measures
+        for one in finding.measures:
+            assert one.verdict in ("", "not applicable to this model")
+            assert isinstance(one.value, str) or one.value == one.value, (name, one)
+        page = Page("", "", [finding.table(), *finding.figures])
+        assert finding.title in render(page)
+    everything = {*EXPERIMENTS, *TOGETHER}
+    assert everything >= {f"E{number}" for number in range(1, 25)}
+
+
+def value(findings: dict[str, Finding], experiment: str, name: str) -> object:
+    (found,) = [one.value for one in findings[experiment].measures if one.name == name]
+    return found
+
+
+def test_figures_are_those_of_the_calls(model, study, findings) -> None:
+    sweep = path_patch(model, study.pairs)
+    heads = [head for head, _, _ in sweep.ranking()]
+    assert value(findings, "E1", "largest drops") == ", ".join(heads[:3])
+    assert value(findings, "E1", "largest rises") == ", ".join(heads[::-1][:2])
+    receivers = [f"{head}.v" for head in ("7.3", "7.9", "8.6", "8.10")]
+    values = path_patch(model, study.pairs, "heads", receivers, "S2").ranking()
+    assert value(findings, "E11", "largest drops") == ", ".join(head for head, _, _ in values[:4])
+    circuit = evaluate(
+        model, study.pairs, published_circuit(), [[]], mean_pairs=study.mean_pairs
+    ).faithfulness
+    assert value(findings, "E20", "F(C)/F(M)") == pytest.approx(circuit.share)
+    inhibition = ["7.3", "7.9", "8.6", "8.10"]
+    table = signal_table(model, model.tokenizer, inhibition, **study.drawn)
+    inverted = value(findings, "E9", "F with token -1, position -1")
+    assert inverted == pytest.approx(float(table.mean[2, 1]))
+
+
+def test_verdicts_and_bounds() -> None:
+    small, other = Scale(10, True), Scale(10, False)
+    assert small.near("a", 3.5, 3.56, 0.15).verdict == "agrees"
+    assert small.near("a", 3.9, 3.56, 0.15).verdict == "differs"
+    assert small.near("a", float("nan"), 3.56, 0.15).verdict == "differs"
+    assert small.within("a", 0.5, "> 0.4", low=0.4).verdict == "agrees"
+    assert small.within("a", 0.3, "> 0.4", low=0.4).verdict == "differs"
+    assert small.within("a", 0.3, "0.1 to 0.2", low=0.1, high=0.2).tolerance == "≥ 0.1, ≤ 0.2"
+    assert small.heads("a", ["9.9", "1.1"], ["9.9"]).verdict == "agrees"
+    assert small.heads("a", ["1.1"], ["9.9"]).verdict == "differs"
+    assert small.heads("a", ["9.9", "1.1"], ["9.9", "9.6"], least=1).tolerance == "1 of them"
+    assert small.plain("a", 1.0) == Measure("a", 1.0, 10)
+    assert other.near("a", 3.56, 3.56, 1).verdict == "not applicable to this model"
+
+
+def test_names_of_experiments() -> None:
+    assert named([]) == list(EXPERIMENTS)
+    assert named(["e5", "E1", "E4", "E23"]) == ["E1", "E4", "E20"]
+    with pytest.raises(ValueError, match=r"experiments are F, E1, .*, got 'E99'"):
+        named(["E1", "E99"])
+
+
+def test_classes_that_are_not_known(model) -> None:
+    bare = Study.drawn_from(model, n=4)
+    with pytest.raises(NeedsCircuit, match="no heads of class 'name mover' are known"):
+        EXPERIMENTS["E6"](bare)
+    with pytest.raises(NeedsCircuit, match="no circuit with classes"):
+        EXPERIMENTS["E21"](bare)
+    assert EXPERIMENTS["E1"](bare).measures
+
+
+def test_a_key_is_of_all_that_results_depend_on(model, study) -> None:
+    def key(**changed: object) -> str:
+        asked = {"n": 12, "quick": True, **changed}
+        circuit = asked.pop("circuit", published_circuit())
+        return Study.drawn_from(model, circuit, **asked).key()
+
+    assert key() == study.key() == key(threads=1)
+    changes = ({"n": 13}, {"seed": 1}, {"quick": False}, {"precision": "bf16"}, {"circuit": None})
+    assert len({key(), *(key(**one) for one in changes)}) == 6
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        HeatMap("a", "b", [[1.0, None]], [[0.1, None]], ["0"], ["0", "1"], marked={(0, 1)}),
+        BarList("a", "b", ["x", "y"], [1.0, -2.0], stderr=[0.1, 0.2], unit="u"),
+        Table("a", "b", ["x"], [[1], ["two"], [None]]),
+        AttentionMap("a", ["The", " end"], [0.25, 0.75], head="1.1", roles={"END": 1}),
+    ],
+)
+def test_figures_go_through_json(figure) -> None:
+    assert figure_from_dict(json.loads(json.dumps(figure_to_dict(figure)))) == figure
+
+
+def test_no_figure() -> None:
+    with pytest.raises(ValueError, match=r"a figure must be one of HeatMap, .*, got 'Pie'"):
+        figure_from_dict({"kind": "Pie"})
+
+
+@pytest.fixture
+def circuit(tmp_path: Path) -> str:
+    classes = {"name mover": ["1.6", "1.5"], "S-inhibition": ["0.3"]}
+    heads = {"1.6": "END", "1.5": "END", "0.3": "END"}
+    path = tmp_path / "circuit.json"
+    path.write_text(json.dumps({"heads": heads, "classes": classes}))
+    return str(path)
+
+
+def test_the_command_and_what_it_does_not_run_again(circuit, tmp_path, capsys, monkeypatch) -> None:
+    out = tmp_path / "out"
+    asked = ["reproduce", "E1", "E6", "E15", "E24", "--n", "8", "--quiet", "--out", str(out)]
+    assert main([*asked, "--circuit", circuit]) == 0
+    shown = capsys.readouterr().out
+    assert "E6: heads to the queries of name mover heads" in shown
+    assert "E15 left out: no heads of class 'induction' are known" in shown
+    files = {name: (out / f"{name}.json").read_text() for name in ("E1", "E6", "E24")}
+    assert "heads to the logits" in (out / "report.html").read_text()
+
+    ran: list[str] = []
+    for name, experiment in list(EXPERIMENTS.items()):
+        counted = lambda study, name=name, run=experiment: ran.append(name) or run(study)  # noqa: E731
+        monkeypatch.setitem(EXPERIMENTS, name, counted)
+    assert main([*asked, "--circuit", circuit]) == 0
+    assert capsys.readouterr().out == shown and ran == ["E15"]
+    assert files == {name: (out / f"{name}.json").read_text() for name in files}
+    (out / "E6.json").write_text("{")
+    assert main([*asked, "--circuit", circuit]) == 0 and ran == ["E15", "E6", "E15"]
+    assert main([*asked, "--seed", "1", "--circuit", circuit]) == 0
+    assert ran[3:] == ["E1", "E6", "E15", "E24"]
+
+
+def test_a_figure_that_differs_is_an_exit_status(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("ioi_fast.ioi.study.is_gpt2_small", lambda model: True)
+    assert main(["reproduce", "F", "--n", "8", "--quiet", "--out", str(tmp_path)]) == 1
+    verdicts = [one["verdict"] for one in json.loads((tmp_path / "F.json").read_text())["measures"]]
+    assert "differs" in verdicts
+
+
+def test_bad_requests(tmp_path, capsys) -> None:
+    out = ["--out", str(tmp_path), "--quiet"]
+    for asked, message in (
+        (["E99"], "experiments are F, E1,"),
+        (["E1", "--circuit", "none.json"], "--circuit: [Errno 2]"),
+        (["E1", "--n", "0"], None),
+    ):
+        if message is None:
+            with pytest.raises(SystemExit):
+                main(["reproduce", *asked, *out])
+            continue
+        assert main(["reproduce", *asked, *out]) == 2
+        assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir()) and torch.get_num_threads()
