@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 
 import triton
@@ -135,6 +138,20 @@ def compiled(case: Case, target: str) -> Resources:
     return Resources(registers, spilled, made.metadata.shared, cores, case.launch.warps)
 
 
+def compiled_all(asked: Sequence[tuple[Case, str]]) -> dict[tuple[Case, str], Resources]:
+    """Cases for targets, in as many processes as there are processors."""
+    places = {case: index for index, case in enumerate(cases())}
+    work = [(places[case], target) for case, target in asked]
+    # A process that torch has threads in can't be forked.
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
+        found = pool.map(_compiled_at, *zip(*work, strict=True), chunksize=8)
+        return dict(zip(asked, found, strict=True))
+
+
+def _compiled_at(place: int, target: str) -> Resources:
+    return compiled(list(cases())[place], target)
+
+
 def constants_of(case: Case) -> dict[str, object]:
     """What is compiled into a case."""
     precision = {} if case.precision is None else {"PRECISION": case.precision}
@@ -203,8 +220,10 @@ def lines() -> list[str]:
         f"| kernel, sizes, precision | warps | {' | '.join(TARGETS)} |",
         f"|---|---|{'---|' * len(TARGETS)}",
     ]
-    for case in cases():
-        cells = [_cell(compiled(case, target), target) for target in TARGETS]
+    every = list(cases())
+    made = compiled_all([(case, target) for case in every for target in TARGETS])
+    for case in every:
+        cells = [_cell(made[case, target], target) for target in TARGETS]
         found.append(f"| {case.name} | {case.launch.warps} | {' | '.join(cells)} |")
     return found
 
