@@ -43,7 +43,7 @@ pairs = prompts(N, 16, asked.pop("uneven", 0), asked.pop("moved", 0))
 # A process's first call of a kind takes some MB once: code of libraries, their buffers.
 call(model, pairs, **asked)
 grown = []
-for _ in range(3):
+for _ in range(2):
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     open("/proc/self/clear_refs", "w").write("5")
     before = status("RssAnon")
