@@ -274,7 +274,7 @@ def in_fp16(op: str, *inputs: object) -> None:
     assert_close(got, truth, 1e-3, what=op)
 
 
-@pytest.mark.parametrize("T", [1, 16, 17])
+@pytest.mark.parametrize("T", [1, 16, 17, 66])
 def test_attention_in_fp16(T: int) -> None:
     P, N, H, K = 3, 2, 2, 8
     base = [normal(N, T, H, K, seed=seed) for seed in (1, 2, 3)]
