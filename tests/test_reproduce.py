@@ -18,7 +18,7 @@ from ioi_fast.ioi.experiments import EXPERIMENTS, TOGETHER, named
 from ioi_fast.ioi.finding import Finding, Measure, Scale
 from ioi_fast.ioi.signals import signal_table
 from ioi_fast.ioi.study import NeedsCircuit, Study
-from ioi_fast.report.figures import AttentionMap, BarList, HeatMap, Page, Table
+from ioi_fast.report.figures import AttentionMap, BarList, HeatMap, Page, Scatter, Table
 from ioi_fast.report.figures_json import figure_from_dict, figure_to_dict
 from ioi_fast.report.page import render
 
@@ -124,6 +124,7 @@ def test_a_key_is_of_all_that_results_depend_on(model, study) -> None:
         HeatMap("a", "b", [[1.0, None]], [[0.1, None]], ["0"], ["0", "1"], marked={(0, 1)}),
         BarList("a", "b", ["x", "y"], [1.0, -2.0], stderr=[0.1, 0.2], unit="u"),
         Table("a", "b", ["x"], [[1], ["two"], [None]]),
+        Scatter("a", "b", [1.0, 2.0], [0.5, -1.0], ["p", "q"], ["g", "h"], "x", "y", True),
         AttentionMap("a", ["The", " end"], [0.25, 0.75], head="1.1", roles={"END": 1}),
     ],
 )

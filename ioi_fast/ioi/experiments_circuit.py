@@ -9,7 +9,7 @@ from ioi_fast.ioi.evaluation import class_sets, evaluate, random_sets
 from ioi_fast.ioi.finding import Finding, Measure
 from ioi_fast.ioi.minimality import minimality
 from ioi_fast.ioi.study import NeedsCircuit, Study
-from ioi_fast.report.figures import BarList, Table
+from ioi_fast.report.figures import BarList, Scatter
 
 
 def behaviour(study: Study) -> Finding:
@@ -76,14 +76,24 @@ def completeness(study: Study) -> Finding:
         scale.within("greedy, largest", worst.incompleteness, "3.09", low=2.5),
         scale.plain("its set", ", ".join(map(str, worst.heads))),
     )
+    kinds = ["class"] * len(classes) + ["random"] * len(drawn)
     names = [*classes, *(f"random {index}" for index in range(len(drawn)))]
-    rows = [[n, round(x, 3), round(y, 3)] for n, (x, y) in zip(names, points, strict=True)]
-    rows += [
-        [f"greedy {index}", round(one.in_circuit, 3), round(one.in_model, 3)]
-        for index, one in enumerate(greedy.visited[:10])
-    ]
-    table = Table("Sets that are knocked out", "", ["set K", "F(C∖K)", "F(M∖K)"], rows)
-    return Finding("E21", "completeness", measures, (table,))
+    for index, one in enumerate(greedy.visited[:10]):
+        names.append(f"greedy {index}: {', '.join(map(str, one.heads))}")
+        kinds.append("greedy")
+        points.append([one.in_circuit, one.in_model])
+    figure = Scatter(
+        "Sets that are knocked out of the circuit and of the model",
+        "On the dashed line the circuit does without a set K what the model does.",
+        [x for x, _ in points],
+        [y for _, y in points],
+        names,
+        kinds,
+        x_axis="F(C∖K)",
+        y_axis="F(M∖K)",
+        diagonal=True,
+    )
+    return Finding("E21", "completeness", measures, (figure,))
 
 
 def minimal(study: Study) -> Finding:

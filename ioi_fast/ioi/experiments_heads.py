@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 
 from ioi_fast.ioi import circuits
-from ioi_fast.ioi.attending import Attending, attending, writing
+from ioi_fast.ioi.attending import Attending, Writing, attending, writing
 from ioi_fast.ioi.copying import copy_scores
 from ioi_fast.ioi.finding import Finding, Scale
 from ioi_fast.ioi.repeats import repeat_scores, repeated_tokens
 from ioi_fast.ioi.study import Study
-from ioi_fast.report.figures import HeatMap, Table
+from ioi_fast.report.figures import HeatMap, Scatter, Table
 
 
 def _attention_table(found: Attending, title: str, caption: str) -> Table:
@@ -54,7 +54,30 @@ def writing_direction(study: Study) -> Finding:
             measures.append(scale.within(f"correlation of {head}", value, "> 0.81", low=0.78))
         else:
             measures.append(scale.within(f"correlation of {head}", value, "negative", high=0.0))
-    return Finding("E3", "attention and what is written", tuple(measures))
+    return Finding(
+        "E3", "attention and what is written", tuple(measures), (_points(found, movers),)
+    )
+
+
+def _points(found: Writing, movers: list[str]) -> Scatter:
+    """The paper's figure 3c: a point a head, prompt and name."""
+    N = found.probability.shape[1] // 2
+    named = [(str(head), name) for head in found.heads for name in ("IO", "S")]
+    return Scatter(
+        "Attention to a name and what is written along it",
+        "A point for every prompt, of END's attention to a name and the head's output there times "
+        "the name's unembedding (folded weights, no LayerNorm).",
+        found.probability.flatten().tolist(),
+        found.projection.flatten().tolist(),
+        [f"{head} {name}, prompt {n}" for head, name in named for n in range(N)],
+        [_kind(head in movers, name) for head, name in named for _ in range(N)],
+        x_axis="attention",
+        y_axis="⟨output, W_U[name]⟩",
+    )
+
+
+def _kind(mover: bool, name: str) -> str:
+    return f"{circuits.MOVERS if mover else circuits.NEGATIVES}, {name}"
 
 
 def copying(study: Study) -> Finding:

@@ -147,7 +147,41 @@ class Table:
                 _check_cell(f"rows: row {index}", cell)
 
 
-Section = HeatMap | BarList | AttentionMap | Table
+@dataclass(frozen=True, slots=True)
+class Scatter:
+    """Points by two measures, each of a named group; with `diagonal` the line where both are equal.
+
+    Example: `Scatter("Completeness", "", [2.8], [3.3], ["none"], ["class"], "F(C∖K)", "F(M∖K)")`
+    """
+
+    title: str
+    caption: str
+    x: Sequence[float]
+    y: Sequence[float]
+    labels: Sequence[str]
+    groups: Sequence[str]
+    x_axis: str = ""
+    y_axis: str = ""
+    diagonal: bool = False
+
+    def __post_init__(self) -> None:
+        _set(self, "labels", _texts("labels", self.labels))
+        count = len(self.labels)
+        if not count:
+            raise ValueError("labels: expected at least one")
+        for name in ("x", "y"):
+            row = _row(name, getattr(self, name), count)
+            if None in row:
+                raise ValueError(
+                    f"{name}: entry {row.index(None)} is None; a point has no such place"
+                )
+            _set(self, name, row)
+        _set(self, "groups", _texts("groups", self.groups))
+        if len(self.groups) != count:
+            raise ValueError(f"groups: expected {count} names, got {len(self.groups)}")
+
+
+Section = HeatMap | BarList | AttentionMap | Scatter | Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +199,7 @@ class Page:
             if not isinstance(section, Section):
                 raise TypeError(
                     f"sections: entry {index} is a {type(section).__name__}, "
-                    "expected a HeatMap, BarList, AttentionMap or Table"
+                    "expected a HeatMap, BarList, AttentionMap, Scatter or Table"
                 )
         _set(self, "provenance", dict(self.provenance))
 

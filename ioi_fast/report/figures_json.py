@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import fields
 
-from ioi_fast.report.figures import AttentionMap, BarList, HeatMap, Section, Table
+from ioi_fast.report.figures import AttentionMap, BarList, HeatMap, Scatter, Section, Table
 
-_KINDS = {kind.__name__: kind for kind in (HeatMap, BarList, AttentionMap, Table)}
+_KINDS = {kind.__name__: kind for kind in (HeatMap, BarList, AttentionMap, Scatter, Table)}
 
 
 def figure_to_dict(figure: Section) -> dict[str, object]:

@@ -13,7 +13,16 @@ from typing import Any
 
 from ioi_fast.report import atomic, colours
 from ioi_fast.report.extra import require
-from ioi_fast.report.figures import AttentionMap, BarList, HeatMap, Page, Section, Table
+from ioi_fast.report.figures import (
+    AttentionMap,
+    BarList,
+    HeatMap,
+    Page,
+    Scatter,
+    Section,
+    Table,
+)
+from ioi_fast.report.scatter import scatter_view
 from ioi_fast.report.typesetting import (
     brief,
     decimals_for,
@@ -68,6 +77,7 @@ def view(section: Section) -> dict[str, Any]:
         HeatMap: _heat_map_view,
         BarList: _bar_list_view,
         AttentionMap: _attention_view,
+        Scatter: scatter_view,
         Table: _table_view,
     }
     return {"title": section.title, "caption": section.caption, **views[type(section)](section)}
