@@ -10,12 +10,15 @@ import pytest
 import torch
 from small_models import tiny_model
 
-from ioi_fast import GPT2, load, path_patch
+from ioi_fast import GPT2, load, load_prompts, path_patch
+from ioi_fast.circuit_files import load_circuit
 from ioi_fast.cli import main
 from ioi_fast.ioi.circuits import published_circuit
+from ioi_fast.ioi.dataset import abc_records
 from ioi_fast.ioi.evaluation import evaluate
 from ioi_fast.ioi.experiments import EXPERIMENTS, TOGETHER, named
 from ioi_fast.ioi.finding import Finding, Measure, Scale
+from ioi_fast.ioi.records import sample_records
 from ioi_fast.ioi.signals import signal_table
 from ioi_fast.ioi.study import NeedsCircuit, Study
 from ioi_fast.report.figures import AttentionMap, BarList, HeatMap, Page, Scatter, Table
@@ -167,6 +170,34 @@ def test_the_command_and_what_it_does_not_run_again(circuit, tmp_path, capsys, m
     assert main([*asked, "--circuit", circuit]) == 0 and ran == ["E15", "E6", "E15"]
     assert main([*asked, "--seed", "1", "--circuit", circuit]) == 0
     assert ran[3:] == ["E1", "E6", "E15", "E24"]
+
+
+def test_prompts_from_a_file(circuit, tmp_path) -> None:
+    records = sample_records(9, 3, [2, 17])
+    prompts = [
+        {
+            "clean": one.text,
+            "corrupt": other.text,
+            "answers": [f" {one.io}"],
+            "wrong_answers": [f" {one.s1}"],
+        }
+        for one, other in zip(records, abc_records(records, 3), strict=True)
+    ]
+    file = tmp_path / "prompts.json"
+    file.write_text(json.dumps({"prompts": prompts}))
+    asked = ["E1", "E20", "E16", "E19", "--circuit", circuit, "--prompts", str(file)]
+    out = tmp_path / "out"
+    assert main(["reproduce", *asked, "--quiet", "--out", str(out)]) == 0
+    model = load("demo")
+    pairs = load_prompts(file, model.tokenizer)
+    ranked = [head for head, _, _ in path_patch(model, pairs).ranking()]
+    measures = json.loads((out / "E1.json").read_text())["measures"]
+    assert measures[0]["value"] == ", ".join(ranked[:3]) and measures[0]["prompts"] == 9
+    measures = json.loads((out / "E20.json").read_text())["measures"]
+    shares = {one["name"]: one["value"] for one in measures}
+    truth = evaluate(model, pairs, load_circuit(circuit), [[]], source="mean").faithfulness
+    assert shares["F(C)/F(M)"] == pytest.approx(truth.share)
+    assert f"prompts are those of {file}" in (out / "report.html").read_text()
 
 
 def test_a_figure_that_differs_is_an_exit_status(tmp_path, monkeypatch) -> None:

@@ -38,7 +38,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     known = ", ".join(EXPERIMENTS)
     parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help=f"of {known}; all")
-    options.add_inputs(parser, n=200, file=False)
+    options.add_inputs(parser, n=200)
     parser.add_argument("--circuit", metavar="FILE.json", help="a circuit with classes of heads")
     parser.add_argument("--quick", action="store_true", help=f"{_QUICK} prompts and fewer sets")
     options.add_running(parser)
@@ -70,26 +70,27 @@ def run(arguments: argparse.Namespace) -> int:
         found.append(finding)
         print_table(finding.table())
     if found:
-        print(f"report written: {write_page(_page(study, found), page_file)}")
+        print(f"report written: {write_page(_page(study, found, arguments.prompts), page_file)}")
     print("\n".join(left), end="\n" if left else "")
     return int(any(one.verdict == DIFFERS for finding in found for one in finding.measures))
 
 
 def _study(arguments: argparse.Namespace, model: GPT2) -> Study:
+    circuit = _circuit(arguments, model)
+    running = {
+        "quick": arguments.quick,
+        "backend": arguments.backend,
+        "precision": arguments.precision,
+        "threads": arguments.threads,
+        "progress": options.progress(arguments),
+    }
+    if arguments.prompts:
+        pairs = options.read_prompts(arguments, model)
+        return Study.of_prompts(model, pairs, circuit, **running)
     how = options.drawing(arguments)
     if arguments.quick and arguments.n is None:
         how["n"] = _QUICK
-    return Study.drawn_from(
-        model,
-        _circuit(arguments, model),
-        **how,
-        prepend_bos=arguments.bos,
-        quick=arguments.quick,
-        backend=arguments.backend,
-        precision=arguments.precision,
-        threads=arguments.threads,
-        progress=options.progress(arguments),
-    )
+    return Study.drawn_from(model, circuit, **how, prepend_bos=arguments.bos, **running)
 
 
 def _circuit(arguments: argparse.Namespace, model: GPT2) -> Circuit | None:
@@ -124,12 +125,12 @@ def _store(file: Path, key: str, finding: Finding, seconds: float) -> None:
     write_text(file, json.dumps(found, indent=1) + "\n")
 
 
-def _page(study: Study, findings: list[Finding]) -> Page:
+def _page(study: Study, findings: list[Finding], prompts: str | None) -> Page:
     model, config = study.model, study.model.config
     lead = (
         "Experiments of “Interpretability in the Wild” (Wang et al. 2022), measured on "
-        f"{model.name}. Verdicts hold published figures of GPT-2 small against its own alone; the "
-        "wording of the prompts is not the paper's."
+        f"{model.name}. Verdicts hold published figures of GPT-2 small against its own alone; "
+        + (f"prompts are those of {prompts}." if prompts else "the wording of prompts is our own.")
     )
     sections = [part for one in findings for part in (one.table(), *one.figures)]
     shapes = f"{config.n_layer} layers, {config.n_head} heads, width {config.n_embd}"
@@ -141,6 +142,7 @@ def _page(study: Study, findings: list[Finding]) -> Page:
         "weights": model.weight_hash(),
         "prompts": study.pairs.token_hash(),
         **study.drawn,
+        "prompt file": prompts,
         "prompts behind means": len(study.mean_pairs),
         "circuit": repr(study.circuit) if study.circuit else None,
         "precision": study.running.get("precision"),

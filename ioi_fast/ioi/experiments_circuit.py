@@ -30,7 +30,7 @@ def _circuit(study: Study):
 
 
 def _knocked(study: Study) -> dict:
-    return {"mean_pairs": study.mean_pairs, **study.running}
+    return {**study.knocking_out, **study.running}
 
 
 def faithfulness(study: Study) -> Finding:

@@ -158,7 +158,8 @@ def origin_of_signals(study: Study) -> Finding:
 
 def backing_up(study: Study) -> Finding:
     """E16: heads that take the place of the name movers when these are knocked out."""
-    found = backups(study.model, study.pairs, study.heads(circuits.MOVERS), **study.running)
+    movers, source = study.heads(circuits.MOVERS), study.knocking_out["source"]
+    found = backups(study.model, study.pairs, movers, source=source, **study.running)
     others = set() if study.circuit is None else set(study.heads(circuits.INHIBITION))
     heads = [str(head) for head in found.heads() if str(head) not in others]
     published = circuits.published_circuit().classes[circuits.BACKUPS]
@@ -174,7 +175,8 @@ def backing_up(study: Study) -> Finding:
 def mlps(study: Study) -> Finding:
     """E19: MLPs to the logits, and without each of them."""
     to_logits = path_patch(study.model, study.pairs, "mlps", **study.running)
-    found = mlp_knock_outs(study.model, study.pairs, mean_pairs=study.mean_pairs, **study.running)
+    how = {**study.knocking_out, **study.running}
+    found = mlp_knock_outs(study.model, study.pairs, **how)
     without_first = float(found.mean[0])
     rest = found.all_but_first.double()
     scale = study.scale

@@ -53,6 +53,23 @@ class Study:
         drawn = {"n": n, "seed": seed, **how}
         return cls(model, pairs, mean_pairs, circuit, drawn, quick, running)
 
+    @classmethod
+    def of_prompts(
+        cls, model: GPT2, pairs: PromptPairs, circuit: Circuit | None = None, **settings: object
+    ) -> Study:
+        """A study on given prompts, whose new prompts are those behind the means.
+
+        What is drawn beside them (signals, openers, sentences) is as many prompts as they are.
+        """
+        quick, running = bool(settings.pop("quick", False)), settings
+        return cls(model, pairs, pairs, circuit, {"n": len(pairs), "seed": 0}, quick, running)
+
+    @property
+    def knocking_out(self) -> dict[str, object]:
+        """How heads are knocked out: by means by form where forms are known, over mean_pairs."""
+        by_form = self.pairs.forms is not None and self.mean_pairs.forms is not None
+        return {"source": "mean_by_form" if by_form else "mean", "mean_pairs": self.mean_pairs}
+
     @property
     def scale(self) -> Scale:
         """What makes this study's measures."""
