@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ioi_fast import GPT2, GPT2Config, PromptPairs
+from ioi_fast import GPT2, GPT2Config, PromptPairs, load
 
 TINY = GPT2Config(n_layer=3, n_head=3, n_embd=24, n_inner=40, vocab_size=53, n_positions=16)
 
@@ -13,6 +13,14 @@ def tiny_model(seed: int = 0, **settings: object) -> GPT2:
     """A model of 3 layers with 3 heads of width 8, or with other settings."""
     base = {name: getattr(TINY, name) for name in type(TINY).__slots__}
     return GPT2.random(GPT2Config(**{**base, **settings}), seed=seed)
+
+
+def reading_model() -> GPT2:
+    """Twelve layers of twelve heads, as published circuits need, over the bundled vocabulary."""
+    demo = load("demo")
+    shape = {"n_layer": 12, "n_head": 12, "n_embd": 24, "n_inner": 32, "n_positions": 64}
+    random = tiny_model(**shape, vocab_size=demo.config.vocab_size)
+    return GPT2(random.config, random.weights, tokenizer=demo.tokenizer, name="random")
 
 
 def ragged_pairs(N: int = 4, T: int = 7, vocab_size: int = 53, seed: int = 0) -> PromptPairs:

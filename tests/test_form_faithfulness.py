@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from small_models import tiny_model
+from small_models import reading_model
 
-from ioi_fast import GPT2, GPT2Config, ablate, load, load_prompts
+from ioi_fast import GPT2, GPT2Config, ablate, load_prompts
 from ioi_fast.cli import main
 from ioi_fast.ioi.circuits import published_circuit
 from ioi_fast.ioi.dataset import abc_records
@@ -23,11 +23,7 @@ PER_FORM = 6
 
 @pytest.fixture(scope="module")
 def model() -> GPT2:
-    """Twelve layers of twelve heads, as the circuit needs, that read the bundled vocabulary."""
-    demo = load("demo")
-    shape = {"n_layer": 12, "n_head": 12, "n_embd": 24, "n_inner": 32}
-    random = tiny_model(**shape, vocab_size=demo.config.vocab_size, n_positions=32)
-    return GPT2(random.config, random.weights, tokenizer=demo.tokenizer, name="random")
+    return reading_model()
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_models import tiny_model
+from small_models import reading_model
 
 from ioi_fast import GPT2, load, load_prompts, path_patch
 from ioi_fast.circuit_files import load_circuit
@@ -28,10 +28,7 @@ from ioi_fast.report.page import render
 
 @pytest.fixture(scope="module")
 def model() -> GPT2:
-    demo = load("demo")
-    shape = {"n_layer": 12, "n_head": 12, "n_embd": 24, "n_inner": 32}
-    random = tiny_model(**shape, vocab_size=demo.config.vocab_size, n_positions=64)
-    return GPT2(random.config, random.weights, tokenizer=demo.tokenizer, name="random")
+    return reading_model()
 
 
 @pytest.fixture(scope="module")

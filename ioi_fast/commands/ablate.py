@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from ioi_fast.calls import ablate, explain
 from ioi_fast.circuit import Circuit
-from ioi_fast.circuit_files import load_circuit
 from ioi_fast.commands import options, output
 from ioi_fast.interventions import SOURCES
 from ioi_fast.ioi.circuits import published_circuit
@@ -114,9 +113,10 @@ def _base(text: str | None) -> Circuit | str:
         return "model"
     if text in ("published", "naive"):
         return published_circuit("full" if text == "published" else text)
-    is_file = text.endswith(".json")
-    heads = {} if is_file or text == "none" else options.ablations(text, "--circuit")
+    if text.endswith(".json"):
+        return options.circuit_file(text)
+    heads = {} if text == "none" else options.ablations(text, "--circuit")
     try:
-        return load_circuit(text) if is_file else Circuit(heads)
-    except (ValueError, OSError) as problem:
+        return Circuit(heads)
+    except ValueError as problem:
         raise ValueError(f"--circuit: {problem}") from None

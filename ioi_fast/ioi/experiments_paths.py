@@ -160,8 +160,8 @@ def backing_up(study: Study) -> Finding:
     """E16: heads that take the place of the name movers when these are knocked out."""
     movers, source = study.heads(circuits.MOVERS), study.knocking_out["source"]
     found = backups(study.model, study.pairs, movers, source=source, **study.running)
-    others = set() if study.circuit is None else set(study.heads(circuits.INHIBITION))
-    heads = [str(head) for head in found.heads() if str(head) not in others]
+    others = study.circuit.classes.get(circuits.INHIBITION, ())
+    heads = [str(head) for head in found.heads() if head not in others]
     published = circuits.published_circuit().classes[circuits.BACKUPS]
     scale = study.scale
     measures = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ioi_fast.ioi.published import AGREES, DIFFERS, NOT_APPLICABLE
+from ioi_fast.ioi.published import verdict
 from ioi_fast.report.figures import Section, Table
 
 
@@ -110,7 +110,5 @@ class Scale:
         met: bool,
         error: float | None,
     ) -> Measure:
-        verdict = NOT_APPLICABLE
-        if self.applicable:
-            verdict = AGREES if met else DIFFERS
-        return Measure(name, value, self.prompts, error, published, tolerance, verdict)
+        said = verdict(met, self.applicable)
+        return Measure(name, value, self.prompts, error, published, tolerance, said)

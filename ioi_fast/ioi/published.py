@@ -20,6 +20,11 @@ def _shapes(config: GPT2Config) -> tuple[int, ...]:
 
 def agrees_with(measured: float, published: float, tolerance: float, applicable: bool) -> str:
     """The verdict on a figure; NaN differs from everything."""
+    return verdict(abs(measured - published) <= tolerance, applicable)
+
+
+def verdict(met: bool, applicable: bool) -> str:
+    """The verdict on whether a published figure is met, where it can be asked."""
     if not applicable:
         return NOT_APPLICABLE
-    return AGREES if abs(measured - published) <= tolerance else DIFFERS
+    return AGREES if met else DIFFERS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from ioi_fast.report.figures import Scatter
@@ -61,5 +60,4 @@ def _zero(span: tuple[float, float], name: str) -> str | None:
     if not span[0] < 0 < span[1]:
         return None
     share = _share(0.0, span)
-    assert math.isfinite(share)
     return f"{share if name == 'x' else 100 - share:.2f}"

@@ -148,7 +148,7 @@ class _Counting:
         pass
 
 
-@pytest.mark.skipif(ON_GPU, reason="a GPU has rules of its own")
+@pytest.mark.skipif(ON_GPU, reason="of the rehearsal: a GPU refuses by itself")
 @pytest.mark.parametrize(
     "work",
     [
@@ -173,7 +173,7 @@ def test_what_a_recording_forbids_is_seen(work: Callable) -> None:
 def test_a_wave_that_waits_is_seen(captures: list, monkeypatch) -> None:
     """A planted fault: rows of a write that are asked of the device."""
     if ON_GPU:
-        pytest.skip("a GPU has rules of its own")
+        pytest.skip("of the rehearsal: a GPU refuses by itself")
     from ioi_fast.kernels import triton_ops
 
     write = triton_ops.head_write
