@@ -1,4 +1,4 @@
-"""A circuit as data: heads, each kept at one role position (paper section 5)."""
+"""A circuit as data: heads, each kept at one role position or at several (paper section 5)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from ioi_fast.work import first_reached
 class Circuit:
     """Heads and the role at which each is kept; as a base, everything else of the heads is ablated.
 
-    `classes` names groups of these heads; `edges` are (sender, receiver) pairs like
-    ("2.2", "5.5.k"), between these heads, MLPs and "logits". Raises TypeError or ValueError for
-    entries that are none of these or are there twice.
+    A head that works at several positions has a list of roles. `classes` names groups of these
+    heads; `edges` are (sender, receiver) pairs like ("2.2", "5.5.k"), between these heads, MLPs and
+    "logits". Raises TypeError or ValueError for entries that are none of these or are there twice.
 
-    >>> Circuit({"9.9": "END", "0.1": "S2"}, classes={"mover": ["9.9"]})
-    Circuit(0.1@S2, 9.9@END)
+    >>> Circuit({"9.9": "END", "0.1": ["S1", "S2"]}, classes={"mover": ["9.9"]})
+    Circuit(0.1@S1+S2, 9.9@END)
     """
 
     __slots__ = ("classes", "edges", "roles")
@@ -39,15 +39,13 @@ class Circuit:
     ) -> None:
         if not isinstance(heads, Mapping):
             raise TypeError(f"heads must be a dict like {{'9.9': 'END'}}, got {heads!r}")
-        roles: dict[Head, str] = {}
-        for key, role in heads.items():
+        roles: dict[Head, tuple[str, ...]] = {}
+        for key, kept in heads.items():
             head = _read_head(key, "heads")
             if head in roles:
                 raise ValueError(f"heads: {head} is there twice")
-            if not isinstance(role, str):
-                raise TypeError(f"heads[{head}] must be a role like 'END', got {role!r}")
-            roles[head] = role
-        self.roles: dict[Head, str] = dict(sorted(roles.items()))
+            roles[head] = read_roles(kept, f"heads[{head}]", "a role like 'END'")
+        self.roles: dict[Head, tuple[str, ...]] = dict(sorted(roles.items()))
         if classes is not None and not isinstance(classes, Mapping):
             raise TypeError(f"classes must be a dict like {{'mover': ['9.9']}}, got {classes!r}")
         self.classes: dict[str, tuple[Head, ...]] = {
@@ -84,9 +82,14 @@ class Circuit:
         if isinstance(node, Head) and node not in self.roles:
             raise ValueError(f"{argument}: {node} is not in the circuit")
 
+    @property
+    def nodes(self) -> tuple[tuple[Head, str], ...]:
+        """Every head with each role at which it is kept: what a circuit's size is counted in."""
+        return tuple((head, role) for head, roles in self.roles.items() for role in roles)
+
     def check(self, pairs: PromptPairs, config: GPT2Config) -> None:
         """Raises ValueError for a head that the model lacks or a role that the prompts lack."""
-        for head, role in self.roles.items():
+        for head, role in self.nodes:
             parse_node(head, config, "base")
             if role not in pairs.positions:
                 raise ValueError(
@@ -95,7 +98,20 @@ class Circuit:
                 )
 
     def __repr__(self) -> str:
-        return f"Circuit({', '.join(f'{head}@{role}' for head, role in self.roles.items())})"
+        kept = (f"{head}@{'+'.join(roles)}" for head, roles in self.roles.items())
+        return f"Circuit({', '.join(kept)})"
+
+
+def read_roles(kept: object, argument: str, expected: str) -> tuple[str, ...]:
+    """A role, or a list of different ones, as a tuple; raises TypeError or ValueError."""
+    if isinstance(kept, str):
+        return (kept,)
+    if not isinstance(kept, (list, tuple)) or not all(isinstance(role, str) for role in kept):
+        raise TypeError(f"{argument} must be {expected} or a list of roles, got {kept!r}")
+    if not kept:
+        raise ValueError(f"{argument} must have at least one role, got an empty list")
+    check_distinct(tuple(kept), kept, argument)
+    return tuple(kept)
 
 
 def _listed(value: object, argument: str, like: str) -> list:

@@ -1,4 +1,7 @@
-"""Circuits in JSON files: {"heads": {"9.9": "END"}, "classes": {…}, "edges": [["2.2", "5.5.k"]]}"""
+"""Circuits in JSON files: {"heads": {"9.9": "END"}, "classes": {…}, "edges": [["2.2", "5.5.k"]]}.
+
+A head at several roles has a list of them.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,10 @@ _KEYS = ("heads", "classes", "edges")
 def circuit_to_dict(circuit: Circuit) -> dict[str, object]:
     """A circuit as plain lists and strings, ready for JSON."""
     return {
-        "heads": {str(head): role for head, role in circuit.roles.items()},
+        "heads": {
+            str(head): roles[0] if len(roles) == 1 else list(roles)
+            for head, roles in circuit.roles.items()
+        },
         "classes": {name: list(map(str, heads)) for name, heads in circuit.classes.items()},
         "edges": [list(edge) for edge in circuit.edges],
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ioi_fast.circuit import Circuit
+from ioi_fast.circuit import Circuit, read_roles
 from ioi_fast.config import GPT2Config
 from ioi_fast.positions import Position, parse_position, role_position
 from ioi_fast.prompts import PromptPairs
@@ -152,24 +152,29 @@ def parse_pair_sweep(
 def parse_ablations(
     variant: object, pairs: PromptPairs, config: GPT2Config, argument: str
 ) -> tuple[Ablation, ...]:
-    """Ablations from {"9.9": role or "all", "mlp0": …}; raises TypeError or ValueError."""
+    """Ablations from {"9.9": role, list of roles or "all", "mlp0": …}, one for each role.
+
+    Raises TypeError or ValueError.
+    """
     if not isinstance(variant, Mapping):
         raise TypeError(f"{argument} must be a dict like {{'9.9': 'END'}}, got {variant!r}")
-    ablations: dict[Node, Ablation] = {}
-    for key, role in variant.items():
+    ablations: dict[Node, list[Ablation]] = {}
+    for key, given in variant.items():
         node = parse_node(key, config, argument)
         if node in ablations:
             raise ValueError(f"{argument}: {node} is there twice")
-        ablations[node] = Ablation(node, _ablation_position(role, pairs, argument, node))
-    return tuple(ablations.values())
+        own = f"{argument}[{node}]"
+        roles = read_roles(given, own, "a role, 'all'")
+        if "all" in roles[1:] or roles[0] == "all" != roles[-1]:
+            raise ValueError(f"{own}: 'all' stands alone, got {given!r}")
+        ablations[node] = [Ablation(node, _ablation_position(role, pairs, own)) for role in roles]
+    return tuple(ablation for own in ablations.values() for ablation in own)
 
 
-def _ablation_position(role: object, pairs: PromptPairs, argument: str, node: Node) -> Position:
-    if not isinstance(role, str):
-        raise TypeError(f"{argument}[{node}] must be a role or 'all', got {role!r}")
+def _ablation_position(role: str, pairs: PromptPairs, argument: str) -> Position:
     if role == "all":
         return Position("all", None, None)
-    return role_position(role, pairs, f"{argument}[{node}]")
+    return role_position(role, pairs, argument)
 
 
 def parse_variants(
@@ -197,10 +202,18 @@ def _check_distinct_variants(variants: tuple[tuple[Ablation, ...], ...]) -> None
     for index, variant in enumerate(variants):
         first = seen.setdefault(frozenset((one.node, one.position.name) for one in variant), index)
         if first != index:
-            written = {str(one.node): one.position.name for one in variant}
+            written = _written(variant)
             raise ValueError(
                 f"variants must differ, got {written} as variants[{first}] and variants[{index}]"
             )
+
+
+def _written(variant: tuple[Ablation, ...]) -> dict[str, str | list[str]]:
+    """A variant as it was given."""
+    roles: dict[str, list[str]] = {}
+    for one in variant:
+        roles.setdefault(str(one.node), []).append(one.position.name)
+    return {node: own[0] if len(own) == 1 else own for node, own in roles.items()}
 
 
 def _parse_base(base: object, pairs: PromptPairs, config: GPT2Config) -> Circuit | None:

@@ -180,8 +180,9 @@ def _circuit_overwrites(
     for layer in range(model.config.n_layer):
         for index in range(model.config.n_head):
             head = Head(layer, index)
-            role = ablations.circuit.roles.get(head)
-            where_NT = everywhere_NT if role is None else tokens_T != pairs.positions[role][:, None]
+            where_NT = everywhere_NT
+            for role in ablations.circuit.roles.get(head, ()):
+                where_NT = where_NT & (tokens_T != pairs.positions[role][:, None])
             add(overwrites, *replacements.overwrite(head, where_NT))
     return overwrites
 

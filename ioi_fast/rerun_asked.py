@@ -113,7 +113,7 @@ def _asked(
     metric: Metric,
     max_memory: int | None,
 ) -> Asked:
-    for role in () if circuit is None else circuit.roles.values():
+    for _, role in () if circuit is None else circuit.nodes:
         positions.setdefault(role, role_position(role, pairs, "base"))
     names = tuple(positions)
     ends = zip(pairs.end.tolist(), pairs.new_end.tolist(), strict=True)

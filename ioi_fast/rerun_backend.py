@@ -248,7 +248,7 @@ class _Walk:
         grid, config = self._orig.grid, self._fast.model.config
         where_NTH = torch.ones(grid.N, grid.T, config.n_head, dtype=torch.bool)
         prompts = torch.arange(grid.N)
-        for head, role in circuit.roles.items():
+        for head, role in circuit.nodes:
             if head.layer == layer:
                 where_NTH[prompts, pairs.positions[role], head.head] = False
         value = self._sources.value("z", layer, EVERYWHERE, where_NTH.any(-1))

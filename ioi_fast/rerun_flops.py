@@ -39,7 +39,9 @@ class FlopCount:
     config: GPT2Config
     end: int
     at: Mapping[str, int]  # token of each position, −1 for all
-    roles: Mapping[Head, str] | None  # heads that are live in a circuit; None: all, everywhere
+    roles: (
+        Mapping[Head, tuple[str, ...]] | None
+    )  # heads that are live in a circuit; None: all, everywhere
     known: dict[tuple, Step] = field(default_factory=dict)
 
     def step(self, layer: int, cells: Cells, changes: Sequence[Change]) -> Step:
@@ -78,13 +80,19 @@ class FlopCount:
             asking = self._needed(cells, at_end)
             return moved, len(cells) * 4 * D * D + (len(asking) + len(out)) * 2 * D * D
         moved, flops = set(), 0
-        for head, role in self.roles.items():
-            token = self.at[role]
-            seen = sum(cell <= token for cell in cells)
-            if head.layer != layer or not seen or (at_end and token != self.end):
+        for head, roles in self.roles.items():
+            if head.layer != layer:
                 continue
-            flops += seen * 4 * D * K + (token in cells) * 2 * D * K + 2 * K * D
-            moved.add(token)
+            tokens = {self.at[role] for role in roles}
+            asking = self._needed(
+                frozenset(token for token in tokens if token >= min(cells)), at_end
+            )
+            if not asking:
+                continue
+            # Keys and values once for all of the head's queries.
+            seen = sum(cell <= max(asking) for cell in cells)
+            flops += seen * 4 * D * K + len(asking & cells) * 2 * D * K + len(asking) * 2 * K * D
+            moved |= asking
         return frozenset(moved), flops
 
     def _tokens(self, changes: Iterable[Change], *sites: str) -> Cells:

@@ -44,7 +44,7 @@ class RerunPlan:
     source_rows: int  # tokens of the runs from which values are taken
     forms: int  # groups of prompts with means of their own
     mean_last: tuple[int, ...]  # the last tokens of the prompts that means are over
-    roles: Mapping[Head, str] | None  # of the circuit that is the base
+    roles: Mapping[Head, tuple[str, ...]] | None  # of the circuit that is the base
     vocabulary: int  # tensors of every logit at END that the metric takes, 0 for none
     prompt_blocks: tuple[tuple[int, ...], ...]
     rows_together: int
@@ -109,7 +109,7 @@ class RerunPlan:
         if self.roles is None:
             first = min((max(0, at) for at in prompt.at), default=prompt.end)
             return tuple(everything[min(first, prompt.end) :])
-        named = set(self.roles.values())
+        named = {role for roles in self.roles.values() for role in roles}
         for (site, _), positions in self.changes.items():
             named |= {name for name in positions if site != "z" or self.key(name)}
         tokens = {at for name, at in zip(self.names, prompt.at, strict=True) if name in named}
@@ -220,7 +220,7 @@ def plan_reruns(
     source_rows: int = 0,
     forms: int = 1,
     mean_last: Sequence[int] = (),
-    roles: Mapping[Head, str] | None = None,
+    roles: Mapping[Head, tuple[str, ...]] | None = None,
     vocabulary: int = 0,
     max_memory: int | None = None,
 ) -> RerunPlan:

@@ -72,21 +72,23 @@ class Replacement:
         _, self.clean = hooked.run(self.mean_pairs.new)
 
     def variant(self, variant: Mapping[str, str], run: str = "orig") -> Edits:
-        """Edits that ablate {node: role or "all"} in the orig or new run."""
+        """Edits that ablate {node: role, roles or "all"} in the orig or new run."""
         return [
             self._edit(node, cells(self.pairs, role, run), role, run)
-            for node, role in variant.items()
+            for node, roles in variant.items()
+            for role in ([roles] if isinstance(roles, str) else roles)
         ]
 
     def circuit(self, roles: Mapping[str, str]) -> Edits:
-        """Edits that ablate every head but where a circuit {head: role} keeps it."""
+        """Edits that ablate every head but where a circuit {head: role or roles} keeps it."""
         heads = self.hooked.width // self.hooked.d_head
         edits = []
         for layer, head in product(range(self.hooked.layers), range(heads)):
             name = f"{layer}.{head}"
             where = cells(self.pairs, "all")
-            if name in roles:
-                where = ~cells(self.pairs, roles[name])
+            kept = roles.get(name, ())
+            for role in [kept] if isinstance(kept, str) else kept:
+                where &= ~cells(self.pairs, role)
             edits.append(self._edit(name, where, "all", "orig"))
         return edits
 

@@ -111,8 +111,9 @@ def _node(random: Random, config: GPT2Config) -> str:
     return f"mlp{random.randrange(config.n_layer)}"
 
 
-def _nodes(random: Random, config: GPT2Config, count: int) -> dict[str, str]:
-    return {_node(random, config): random.choice(POSITIONS) for _ in range(count)}
+def _nodes(random: Random, config: GPT2Config, count: int) -> dict[str, str | tuple[str, ...]]:
+    at: list[str | tuple[str, ...]] = [*POSITIONS, ("S2", "END")]
+    return {_node(random, config): random.choice(at) for _ in range(count)}
 
 
 def _receiver(random: Random, config: GPT2Config) -> str:
@@ -149,7 +150,7 @@ def _ablate(random: Random, config: GPT2Config, moved: bool) -> tuple[Callable, 
     if random.random() < 0.4:
         share = random.choice([0.3, 1.0])
         heads = {
-            f"{layer}.{head}": random.choice(["END", "S2", "S1"])
+            f"{layer}.{head}": random.sample(["END", "S2", "S1"], random.choice([1, 1, 1, 2, 3]))
             for layer in range(config.n_layer)
             for head in range(config.n_head)
             if random.random() < share

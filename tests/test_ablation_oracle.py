@@ -28,6 +28,7 @@ PROMPTS = {
 # Several heads at one role, at different roles, in every layer; one layer has a head left out.
 ROLES = {"0.1": "S2", "0.2": "END", "1.0": "END", "1.1": "S2", "1.2": "S1", "2.0": "END"}
 CIRCUITS = {"the model": None, "some heads": ROLES, "one head": {"1.1": "S2"}, "no head": {}}
+CIRCUITS["several roles"] = {"0.1": ("S1", "S2"), "1.1": ["END", "S2", "S1"], "2.0": "END"}
 VARIANTS = [
     {},
     {"0.1": "S2"},
@@ -36,6 +37,7 @@ VARIANTS = [
     {"mlp1": "all"},
     {"mlp0": "S2", "1.1": "S2", "2.2": "END"},
     {"0.1": "all", "0.2": "END", "mlp2": "END", "1.2": "S1"},
+    {"0.1": ["S1", "S2"], "1.1": ("S2", "END"), "mlp1": ["END", "S1"]},
 ]
 
 

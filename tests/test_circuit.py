@@ -8,6 +8,7 @@ import pytest
 from small_models import TINY, ragged_pairs
 
 from ioi_fast import Circuit
+from ioi_fast.circuit_files import circuit_from_dict, circuit_to_dict
 from ioi_fast.interventions import parse_variants
 from ioi_fast.sites import Head, Mlp, Receiver
 
@@ -37,6 +38,35 @@ def refused(error: type[Exception], *parts: str):
 def test_classes_are_lists_of_the_heads(classes: object, error: type, message: str) -> None:
     with refused(error, message):
         Circuit(HEADS, classes)
+
+
+def test_a_head_may_be_kept_at_several_roles() -> None:
+    circuit = Circuit({"1.1": "END", "0.1": ["S2", "S1"]})
+    assert circuit.roles == {Head(0, 1): ("S2", "S1"), Head(1, 1): ("END",)}
+    assert circuit.nodes == ((Head(0, 1), "S2"), (Head(0, 1), "S1"), (Head(1, 1), "END"))
+    assert repr(circuit) == "Circuit(0.1@S2+S1, 1.1@END)"
+    written = circuit_to_dict(circuit)
+    assert written["heads"] == {"0.1": ["S2", "S1"], "1.1": "END"}
+    assert circuit_from_dict(written).roles == circuit.roles
+
+
+@pytest.mark.parametrize(
+    ("kept", "error", "message"),
+    [
+        ([], ValueError, "heads[0.1] must have at least one role, got an empty list"),
+        (["S2", "S2"], ValueError, "heads[0.1]: S2 is there twice"),
+        (
+            ["S2", 3],
+            TypeError,
+            "heads[0.1] must be a role like 'END' or a list of roles, got ['S2'",
+        ),
+        (3, TypeError, "heads[0.1] must be a role like 'END' or a list of roles, got 3"),
+        ({"S2"}, TypeError, "heads[0.1] must be a role like 'END' or a list of roles, got {'S2'}"),
+    ],
+)
+def test_roles_of_a_head_are_one_or_a_list(kept: object, error: type, message: str) -> None:
+    with refused(error, message):
+        Circuit({"0.1": kept})
 
 
 PAIR = "must be a pair like ('2.2', '5.5.k'), got "

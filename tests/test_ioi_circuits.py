@@ -22,7 +22,9 @@ def test_the_published_circuit() -> None:
     assert len(circuit.roles) == 26 and len(circuit.classes) == 7
     for head in circuit.roles:
         parse_node(head, GPT2Config(), "head")
-    by_role = {role: {h for h, r in circuit.roles.items() if r == role} for role in ("S1+1", "S2")}
+    by_role = {
+        role: {h for h, r in circuit.roles.items() if r == (role,)} for role in ("S1+1", "S2")
+    }
     assert by_role["S1+1"] == heads("2.2 4.11")
     assert by_role["S2"] == heads("0.1 3.0 0.10 5.5 6.9 5.8 5.9")
     nodes = len(circuit.roles) / (12 * 12 * 16.4)  # heads at one of about 16 tokens

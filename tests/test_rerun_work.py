@@ -12,6 +12,7 @@ from small_models import ragged_pairs, shifted_pairs, tiny_model
 
 from ioi_fast import Circuit, GPT2Config, ablate, activation_patch, explain
 from ioi_fast.ops import Ops
+from ioi_fast.rerun_flops import FlopCount
 from ioi_fast.rerun_variants import Change, RerunPrompt, RerunVariant, shared_states
 from ioi_fast.rerun_work import RerunPlan, plan_reruns
 from ioi_fast.sites import Head
@@ -49,17 +50,34 @@ def test_new_goes_by_itself_only_where_a_position_stands_elsewhere() -> None:
     only = RerunPrompt(6, 6, (3,), (4,))
     plan = plan_reruns(SMALL, [only], ("S2",), [(head(1, 0, "S2"),)], source="new")
     assert plan.runs_of_new([only]) == (True, False)
-    circuit = planned((head(0, 0, "S2"),), source="new", roles={Head(0, 0): "S2"})
+    circuit = planned((head(0, 0, "S2"),), source="new", roles={Head(0, 0): ("S2",)})
     assert circuit.runs_of_new([prompt()]) == (True, False)
     assert planned((head(0, 0, "S2"),)).runs_of_new([moved]) == (False, False)
 
 
 def test_in_a_circuit_cells_are_its_roles_and_changed_mlps() -> None:
-    roles = {Head(0, 0): "S2", Head(2, 1): "END"}
+    roles = {Head(0, 0): ("S2",), Head(2, 1): ("END",)}
     circuit = {"roles": roles}
     assert planned((head(0, 0, "S2"),), **circuit).cells(prompt()) == (3, 6)
     everything = planned((Change(1, "mlp_out", -1, "all"),), **circuit)
     assert everything.cells(prompt()) == tuple(range(7))
+
+
+def test_a_head_at_several_roles_has_its_keys_and_values_once() -> None:
+    """One head of layer 1 after a change of layer 0 at S2: asked at END, at S2, and at both."""
+    change, D, K = (head(0, 0, "S2"),), SMALL.n_embd, SMALL.d_head
+    layer = {}
+    for kept in (("END",), ("S2",), ("S2", "END")):
+        roles = {Head(0, 0): ("S2",), Head(1, 0): kept}
+        counted = FlopCount(SMALL, 6, {"END": 6, "S2": 3}, roles)
+        begun = counted.step(0, frozenset(), change)
+        layer[kept] = counted.step(1, begun.cells, ())
+    inputs, query, write = 4 * D * K, 2 * D * K, 2 * D * K
+    attention = {kept: step.flops - step.rows * 4 * D * SMALL.d_mlp for kept, step in layer.items()}
+    assert attention["END",] == inputs + write, "the change stands before END, whose query stays"
+    assert attention["S2",] == inputs + query + write
+    assert attention["S2", "END"] == inputs + query + 2 * write
+    assert layer["S2", "END"].cells == {3, 6}
 
 
 def test_variants_that_begin_first_come_first_and_like_ones_together() -> None:

@@ -57,7 +57,7 @@ def theirs(checkpoint: Path, pairs: PromptPairs, tmp_path_factory) -> dict[str, 
         pytest.skip(str(reason))
     folder, circuit = tmp_path_factory.mktemp("circuits"), published_circuit()
     kept = torch.full((12, 12, N), -1)
-    for head, role in circuit.roles.items():
+    for head, role in circuit.nodes:
         kept[head.layer, head.head] = pairs.positions[role]
     sets = torch.zeros(len(SETS), 12, 12, dtype=torch.bool)
     for row, heads in enumerate(SETS):

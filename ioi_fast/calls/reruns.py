@@ -89,10 +89,10 @@ def ablate(
 ) -> Result:
     """What changes when heads and MLPs are replaced by zero, a mean or the new run's (section 6).
 
-    A variant is a dict {"9.9": role or "all", "mlp0": …}; values [P, N]. With a Circuit as base
-    every other head is ablated everywhere and each of its heads at all positions but its role, and
-    `base` is the metric of that run: F(C∖K) = base + values. Means are taken over `mean_pairs`
-    (default: pairs). Raises as `path_patch` does.
+    A variant is a dict {"9.9": role, list of roles or "all", "mlp0": …}; values [P, N]. With a
+    Circuit as base every other head is ablated everywhere and each of its heads at all positions
+    but its roles, and `base` is the metric of that run: F(C∖K) = base + values. Means are taken
+    over `mean_pairs` (default: pairs). Raises as `path_patch` does.
 
     >>> ioi_fast.ablate(model, pairs, [{"4.1": "END"}, {"mlp0": "all"}])    # doctest: +SKIP
     """

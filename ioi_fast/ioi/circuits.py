@@ -51,6 +51,15 @@ _EDGES = (
 )
 
 
+def base_name(name: str) -> str:
+    """A class's name without what stands in brackets behind it.
+
+    >>> base_name("name mover (reads END-1)")
+    'name mover'
+    """
+    return name.split(" (")[0]
+
+
 def published_circuit(name: str = "full") -> Circuit:
     """GPT-2 small's circuit of 26 heads, or with "naive" the 13 heads of the one that came first.
 

@@ -53,7 +53,7 @@ def to_class(
         raise ValueError(f"site must be 'q', 'k' or 'v', got {site!r}")
     receivers = [f"{head}.{site}" for head in circuit.classes[name]]
     if position is None:
-        role = circuit.roles[circuit.classes[name][0]]
+        role = circuit.roles[circuit.classes[name][0]][0]
         position = role if site == "q" else ATTENDED.get(name, role)
     return path_patch(model, pairs, senders, receivers, position, **running)
 
