@@ -26,7 +26,7 @@ class Circuit:
     "logits". Raises TypeError or ValueError for entries that are none of these or are there twice.
 
     >>> Circuit({"9.9": "END", "0.1": ["S1", "S2"]}, classes={"mover": ["9.9"]})
-    Circuit(0.1@S1+S2, 9.9@END)
+    Circuit(0.1@S1/S2, 9.9@END)
     """
 
     __slots__ = ("classes", "edges", "roles")
@@ -98,7 +98,7 @@ class Circuit:
                 )
 
     def __repr__(self) -> str:
-        kept = (f"{head}@{'+'.join(roles)}" for head, roles in self.roles.items())
+        kept = (f"{head}@{'/'.join(roles)}" for head, roles in self.roles.items())
         return f"Circuit({', '.join(kept)})"
 
 

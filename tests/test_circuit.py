@@ -44,7 +44,7 @@ def test_a_head_may_be_kept_at_several_roles() -> None:
     circuit = Circuit({"1.1": "END", "0.1": ["S2", "S1"]})
     assert circuit.roles == {Head(0, 1): ("S2", "S1"), Head(1, 1): ("END",)}
     assert circuit.nodes == ((Head(0, 1), "S2"), (Head(0, 1), "S1"), (Head(1, 1), "END"))
-    assert repr(circuit) == "Circuit(0.1@S2+S1, 1.1@END)"
+    assert repr(circuit) == "Circuit(0.1@S2/S1, 1.1@END)"
     written = circuit_to_dict(circuit)
     assert written["heads"] == {"0.1": ["S2", "S1"], "1.1": "END"}
     assert circuit_from_dict(written).roles == circuit.roles

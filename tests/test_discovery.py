@@ -172,8 +172,13 @@ def test_random_circuits_have_the_size_and_are_evaluated_alone() -> None:
     assert drawn[0].nodes == random_circuits(model, pairs, 7, 1, seed=3)[0].nodes
     found = shares(model, pairs, [hand_made_circuit(), *drawn], source="mean_by_form")
     alone = evaluate(model, pairs, drawn[3], [[]]).faithfulness.share
-    assert found[0] == pytest.approx(1.0, abs=0.01) and found[4] == pytest.approx(alone, abs=1e-6)
+    assert found[0] == pytest.approx(1.0, abs=0.01) and found[4] == pytest.approx(alone, abs=1e-5)
     assert found[0] > found[1:].max() + 0.3
+    twice = replace(pairs, positions={**pairs.positions, "again": pairs.positions["S2"]})
+    one_by_one = shares(model, twice, random_circuits(model, twice, 7, 3), source="mean_by_form")
+    for share, one in zip(one_by_one, random_circuits(model, twice, 7, 3), strict=True):
+        truth = evaluate(model, twice, one, [[]]).faithfulness.share
+        assert share == pytest.approx(truth, abs=1e-5)
     with pytest.raises(ValueError, match="size must be from 1 to 75, got 76"):
         random_circuits(model, pairs, 76)
 

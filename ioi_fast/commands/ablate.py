@@ -11,6 +11,7 @@ from ioi_fast.circuit import Circuit
 from ioi_fast.commands import options, output
 from ioi_fast.interventions import SOURCES
 from ioi_fast.ioi.circuits import published_circuit
+from ioi_fast.ioi.roles import is_distant, with_roles
 from ioi_fast.metrics import METRICS
 from ioi_fast.model import GPT2
 from ioi_fast.prompts import PromptPairs
@@ -64,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         "max_memory": arguments.max_memory,
         "threads": arguments.threads,
     }
+    pairs = with_roles(pairs, _distant_roles(asked["variants"], asked["base"]))
     if arguments.plan:
         print(explain(ablate, model, pairs, **asked))
         return 0
@@ -83,9 +85,18 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _distant_roles(variants: list[dict], base: Circuit | str) -> list[str]:
+    """Roles such as END-1, which the prompts get; others they have or lack."""
+    kept = [roles for one in variants for roles in one.values()]
+    if isinstance(base, Circuit):
+        kept += base.roles.values()
+    named = [role for roles in kept for role in ([roles] if isinstance(roles, str) else roles)]
+    return [role for role in named if is_distant(role)]
+
+
 def _variants(
     arguments: argparse.Namespace, model: GPT2, pairs: PromptPairs
-) -> list[dict[str, str]]:
+) -> list[dict[str, str | list[str]]]:
     if arguments.variants in (["heads"], ["mlps"]):
         roles = ["all", *pairs.positions]
         if arguments.position not in (None, *roles):

@@ -154,15 +154,15 @@ def positive(text: str) -> int:
     return value
 
 
-def ablations(text: str, option: str) -> dict[str, str]:
-    """{node: role} from NODE@ROLE,NODE@ROLE; raises ValueError naming the option."""
+def ablations(text: str, option: str) -> dict[str, str | list[str]]:
+    """{node: role or roles} from NODE@ROLE,NODE@ROLE/ROLE; raises ValueError naming the option."""
     parts = [part.strip().partition("@") for part in text.split(",")]
     for node, at, _ in parts:
         if not at:
             raise ValueError(f"{option}: expected NODE@ROLE like 9.9@END, got {node!r}")
         if [other for other, _, _ in parts].count(node) > 1:
             raise ValueError(f"{option}: {node} is there twice")
-    return {node: role for node, _at, role in parts}
+    return {node: role.split("/") if "/" in role else role for node, _at, role in parts}
 
 
 def circuit_file(path: str | None) -> Circuit | None:

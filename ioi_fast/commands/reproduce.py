@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import json
+import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
+from ioi_fast.benchmarks.rate import matrix_rate
 from ioi_fast.circuit import Circuit
+from ioi_fast.circuit_files import save_circuit
 from ioi_fast.commands import options
+from ioi_fast.commands.finding_files import store, stored
 from ioi_fast.config import GPT2Config
+from ioi_fast.ioi.backwards import NothingToFind
 from ioi_fast.ioi.circuits import published_circuit
-from ioi_fast.ioi.experiments import EXPERIMENTS, named
-from ioi_fast.ioi.finding import Finding, Measure
+from ioi_fast.ioi.costs import predicted_flops
+from ioi_fast.ioi.experiments import EXPERIMENTS, WITHOUT_CIRCUIT, named
+from ioi_fast.ioi.finding import Finding
 from ioi_fast.ioi.published import DIFFERS, is_gpt2_small
 from ioi_fast.ioi.study import NeedsCircuit, Study
 from ioi_fast.model import GPT2
-from ioi_fast.report.atomic import write_text
-from ioi_fast.report.figures import Page
-from ioi_fast.report.figures_json import figure_from_dict, figure_to_dict
+from ioi_fast.report.figures import Page, Table
 from ioi_fast.report.page import write_page
 from ioi_fast.report.terminal import print_table
 from ioi_fast.revision import revision
@@ -34,7 +36,8 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="the experiments of the paper, with published figures beside measured ones",
         description="Runs experiments of the paper and writes a page, and a JSON file for each. "
         "What was run before with the same model, prompts and circuit is not run again. "
-        "Experiments that ask for classes of heads need a circuit: GPT-2 small has its own.",
+        "Experiments that ask for classes of heads need a circuit: GPT-2 small has its own, for "
+        "other models one is found first (D) unless --circuit names a file.",
     )
     known = ", ".join(EXPERIMENTS)
     parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help=f"of {known}; all")
@@ -54,29 +57,61 @@ def run(arguments: argparse.Namespace) -> int:
     page_file = folder / "report.html"
     options.check_outputs(page_file, page=True)
     model = options.read_model(arguments)
-    study = _study(arguments, model)
-    key, found, left = study.key(), [], []
-    for name in names:
-        file = folder / f"{name}.json"
-        finding = _stored(file, key)
+    bare, circuit = _study(arguments, model), _circuit(arguments, model)
+    if circuit is None and not WITHOUT_CIRCUIT.issuperset(names):
+        names = [name for name in EXPERIMENTS if name in names or name == "D"]
+    before = _known(folder, "D", bare, bare) if circuit is None and "D" in names else None
+    known = circuit if before is None else before.circuit
+    study = bare if known is None else bare.with_circuit(known)
+    _predict(bare, study, [name for name in names if _known(folder, name, bare, study) is None])
+    found, left = [], []
+    for number, name in enumerate(names, 1):
+        if options.progress(arguments):
+            print(f"{name} ({number} of {len(names)})", file=sys.stderr)
+        finding = _known(folder, name, bare, study)
         if finding is None:
             begun = time.perf_counter()
+            own = bare if name in WITHOUT_CIRCUIT else study
             try:
-                finding = EXPERIMENTS[name](study)
-            except NeedsCircuit as reason:
-                left.append(f"{name} left out: {reason} (--circuit)")
+                finding = EXPERIMENTS[name](own)
+            except (NeedsCircuit, NothingToFind) as reason:
+                left.append((name, str(reason)))
                 continue
-            _store(file, key, finding, time.perf_counter() - begun)
+            store(folder / f"{name}.json", own.key(), finding, time.perf_counter() - begun)
         found.append(finding)
         print_table(finding.table())
+        if finding.circuit is not None:
+            print(f"circuit written: {save_circuit(finding.circuit, folder / 'circuit.json')}")
+            study = study if circuit is not None else bare.with_circuit(finding.circuit)
+    for name, reason in left:
+        print(f"{name} left out: {reason}")
     if found:
-        print(f"report written: {write_page(_page(study, found, arguments.prompts), page_file)}")
-    print("\n".join(left), end="\n" if left else "")
-    return int(any(one.verdict == DIFFERS for finding in found for one in finding.measures))
+        page = _page(study, found, left, arguments.prompts)
+        print(f"report written: {write_page(page, page_file)}")
+    verdicts = (one.verdict for finding in found for one in finding.measures)
+    return int(any(verdict.startswith(DIFFERS) for verdict in verdicts))
+
+
+def _known(folder: Path, name: str, bare: Study, study: Study) -> Finding | None:
+    """What was found before with the same study."""
+    return stored(folder / f"{name}.json", (bare if name in WITHOUT_CIRCUIT else study).key())
+
+
+def _predict(bare: Study, study: Study, names: list[str]) -> None:
+    """Says what the experiments that have to run will cost."""
+    flops = sum(predicted_flops(bare if n in WITHOUT_CIRCUIT else study, n) for n in names)
+    if not flops:
+        return
+    rate = matrix_rate(repeats=3)
+    waits = study.circuit is None and "D" in names and len(names) > 1
+    print(
+        f"predicted: {flops / 1e9:,.0f} GFLOP for {len(names)} experiments, at the least "
+        f"{flops / rate:,.0f} s at the {rate / 1e9:,.0f} GFLOP/s measured now"
+        + (", and what the circuit asks that is to be found" if waits else "")
+    )
 
 
 def _study(arguments: argparse.Namespace, model: GPT2) -> Study:
-    circuit = _circuit(arguments, model)
     running = {
         "quick": arguments.quick,
         "backend": arguments.backend,
@@ -86,11 +121,11 @@ def _study(arguments: argparse.Namespace, model: GPT2) -> Study:
     }
     if arguments.prompts:
         pairs = options.read_prompts(arguments, model)
-        return Study.of_prompts(model, pairs, circuit, **running)
+        return Study.of_prompts(model, pairs, **running)
     how = options.drawing(arguments)
     if arguments.quick and arguments.n is None:
         how["n"] = _QUICK
-    return Study.drawn_from(model, circuit, **how, prepend_bos=arguments.bos, **running)
+    return Study.drawn_from(model, **how, prepend_bos=arguments.bos, **running)
 
 
 def _circuit(arguments: argparse.Namespace, model: GPT2) -> Circuit | None:
@@ -100,32 +135,9 @@ def _circuit(arguments: argparse.Namespace, model: GPT2) -> Circuit | None:
     return circuit
 
 
-def _stored(file: Path, key: str) -> Finding | None:
-    """What was found with the same key; None for none, and for a file that is none of ours."""
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-        if found["key"] != key:
-            return None
-        measures = tuple(Measure(**one) for one in found["measures"])
-        figures = tuple(figure_from_dict(one) for one in found["figures"])
-        return Finding(found["experiment"], found["title"], measures, figures)
-    except (OSError, ValueError, TypeError, KeyError):
-        return None
-
-
-def _store(file: Path, key: str, finding: Finding, seconds: float) -> None:
-    found = {
-        "experiment": finding.experiment,
-        "title": finding.title,
-        "key": key,
-        "seconds": round(seconds, 3),
-        "measures": [asdict(one) for one in finding.measures],
-        "figures": [figure_to_dict(one) for one in finding.figures],
-    }
-    write_text(file, json.dumps(found, indent=1) + "\n")
-
-
-def _page(study: Study, findings: list[Finding], prompts: str | None) -> Page:
+def _page(
+    study: Study, findings: list[Finding], left: list[tuple[str, str]], prompts: str | None
+) -> Page:
     model, config = study.model, study.model.config
     lead = (
         "Experiments of “Interpretability in the Wild” (Wang et al. 2022), measured on "
@@ -133,6 +145,9 @@ def _page(study: Study, findings: list[Finding], prompts: str | None) -> Page:
         + (f"prompts are those of {prompts}." if prompts else "the wording of prompts is our own.")
     )
     sections = [part for one in findings for part in (one.table(), *one.figures)]
+    if left:
+        rows = [list(one) for one in left]
+        sections.append(Table("Left out", "", ["experiment", "why"], rows))
     shapes = f"{config.n_layer} layers, {config.n_head} heads, width {config.n_embd}"
     if GPT2Config() == config:
         shapes += " (GPT-2 small's)"

@@ -29,6 +29,10 @@ from ioi_fast.sites import Head
 Node = tuple[Head, str]
 
 
+class NothingToFind(ValueError):
+    """The model does not do the task, or no head matters for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Evidence:
     """What made a head count: patching its paths to `receivers` changes the metric."""
@@ -83,7 +87,7 @@ def search_backwards(
     by the number of heads that were tried. Receivers of a class are patched at once, keys and
     values at each token that their heads read (`places_read`), which may become a role of its own,
     such as END-1. `source` is what heads are knocked out by in the search for back-ups; `running`
-    goes to the calls. Raises ValueError where F(M) is not positive, and as `path_patch` does.
+    goes to the calls. Raises NothingToFind where F(M) is not positive, and as `path_patch` does.
     Source: Wang et al. 2022, section 3.
 
     >>> [str(one) for one in search_backwards(model, pairs).found][:3]    # doctest: +SKIP
@@ -115,7 +119,7 @@ class _Backwards:
         result = self._sweep()
         self.of_model = float(result.base.double().mean())
         if not self.of_model > 0:
-            raise ValueError(
+            raise NothingToFind(
                 f"pairs: the model must prefer the answers, so that there is something to find; "
                 f"its mean metric is {self.of_model:.3g}"
             )

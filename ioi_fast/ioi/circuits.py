@@ -60,6 +60,16 @@ def base_name(name: str) -> str:
     return name.split(" (")[0]
 
 
+def members(circuit: Circuit, name: str) -> tuple[Head, ...]:
+    """The heads of a class, and of those with the same name and something in brackets behind it.
+
+    >>> len(members(published_circuit(), "name mover"))
+    3
+    """
+    found = (heads for own, heads in circuit.classes.items() if base_name(own) == name)
+    return tuple(dict.fromkeys(head for heads in found for head in heads))
+
+
 def published_circuit(name: str = "full") -> Circuit:
     """GPT-2 small's circuit of 26 heads, or with "naive" the 13 heads of the one that came first.
 

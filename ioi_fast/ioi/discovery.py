@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ioi_fast.calls import ablate, path_patch
 from ioi_fast.circuit import Circuit
-from ioi_fast.ioi.backwards import Found, Search, search_backwards
+from ioi_fast.ioi.backwards import Found, NothingToFind, Search, search_backwards
 from ioi_fast.ioi.classes import KNOCKED_OUT, LOGITS
-from ioi_fast.ioi.pruning import Step, circuit_of_nodes, prune
+from ioi_fast.ioi.pruning import Step, circuit_of_nodes, prune, variant_of
 from ioi_fast.ioi.roles import with_roles
 from ioi_fast.ioi.significance import sign_test
 from ioi_fast.model import GPT2
@@ -61,7 +61,7 @@ def discover(
     and `faithful` is False. Means are taken by form where forms are known, over `mean_pairs`
     (default: pairs); `running` goes to the calls. The circuit has the classes of section 3 where
     heads read and copy as these do, and the edges that matter by themselves. Raises ValueError
-    naming the argument. Source: Wang et al. 2022, section 3.
+    naming the argument, NothingToFind where no head matters. Source: Wang et al. 2022, section 3.
 
     >>> discover(model, pairs).circuit    # doctest: +SKIP
     """
@@ -73,7 +73,7 @@ def discover(
         source = "mean_by_form" if known else "mean"
     search = search_backwards(model, pairs, least=least, level=level, source=source, **running)
     if not search.found:
-        raise ValueError(
+        raise NothingToFind(
             f"pairs: no head moves the metric by {least:.0%} of its mean with p below {level:g}"
         )
     classes = {(one.head, one.role): one.name for one in search.found}
@@ -170,7 +170,25 @@ def random_circuits(
 def shares(
     model: GPT2, pairs: PromptPairs, circuits: Sequence[Circuit], **running: object
 ) -> Tensor:
-    """F(C)/F(M) of circuits, [C]; `running` goes to `ablate`."""
+    """F(C)/F(M) of circuits, [C]; `running` goes to `ablate`.
+
+    All are run at once, as what is left of one circuit of all their nodes, unless roles stand at
+    the same token of a prompt, where a head would be kept and knocked out.
+    """
     of_model = ablate(model, pairs, [{}], **running).base.double().mean()
-    found = [ablate(model, pairs, [{}], base=one, **running).base.double() for one in circuits]
-    return torch.stack([one.mean() / of_model for one in found])
+    nodes = sorted({node for one in circuits for node in one.nodes})
+    if not _stand_apart(pairs, {role for _, role in nodes}):
+        found = [ablate(model, pairs, [{}], base=one, **running).base for one in circuits]
+        return torch.stack(found).double().mean(-1) / of_model
+    left_out = [frozenset(nodes) - frozenset(one.nodes) for one in circuits]
+    distinct = list(dict.fromkeys(left_out))
+    whole = circuit_of_nodes(nodes)
+    result = ablate(model, pairs, [variant_of(one) for one in distinct], base=whole, **running)
+    means = (result.base + result.values).double().mean(-1)
+    return torch.stack([means[distinct.index(one)] for one in left_out]) / of_model
+
+
+def _stand_apart(pairs: PromptPairs, roles: set[str]) -> bool:
+    """Whether no two roles stand at the same token of any prompt."""
+    places = torch.stack([pairs.positions[role] for role in sorted(roles)]).sort(0).values
+    return bool((places.diff(dim=0) > 0).all())

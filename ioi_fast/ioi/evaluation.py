@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ioi_fast.calls import ablate
 from ioi_fast.circuit import Circuit
+from ioi_fast.ioi.circuits import base_name
 from ioi_fast.model import GPT2
 from ioi_fast.prompts import PromptPairs
 from ioi_fast.sites import Head
@@ -154,8 +155,10 @@ def class_sets(
     found: dict[str, Heads] = {"none": ()}
     joined = {name: group for group in together for name in group}
     for name in circuit.classes:
-        group = [one for one in joined.get(name, (name,)) if one in circuit.classes]
-        found[" + ".join(group)] = tuple(h for one in group for h in circuit.classes[one])
+        group = joined.get(base_name(name), (name,))
+        own = [one for one in circuit.classes if one == name or base_name(one) in group]
+        heads = (head for one in own for head in circuit.classes[one])
+        found[" + ".join(own)] = tuple(dict.fromkeys(heads))
     return found
 
 

@@ -1,8 +1,8 @@
 """The paper's experiments by name, on any study: what is found, beside what was published.
 
 E1 to E19 are those of sections 3.1 to 3.4 and the appendix, E20 to E23 the tests of the circuit,
-E24 the adversarial sentences. Each takes a study and gives a finding; those that ask for classes of
-heads raise NeedsCircuit without them.
+E24 the adversarial sentences, E25 how sparse E1 is in other models; D finds a circuit. Each takes
+a study and gives a finding; those that ask for classes of heads raise NeedsCircuit without them.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ioi_fast.ioi import experiments_circuit as of_circuit
+from ioi_fast.ioi import experiments_discovery as of_discovery
 from ioi_fast.ioi import experiments_heads as of_heads
 from ioi_fast.ioi import experiments_paths as of_paths
 from ioi_fast.ioi.finding import Finding
@@ -18,6 +19,7 @@ from ioi_fast.ioi.study import Study
 EXPERIMENTS: dict[str, Callable[[Study], Finding]] = {
     "F": of_circuit.behaviour,
     "E1": of_paths.heads_to_logits,
+    "D": of_discovery.discovered,
     "E2": of_heads.mover_attention,
     "E3": of_heads.writing_direction,
     "E4": of_heads.copying,
@@ -38,7 +40,10 @@ EXPERIMENTS: dict[str, Callable[[Study], Finding]] = {
     "E21": of_circuit.completeness,
     "E22": of_circuit.minimal,
     "E24": of_circuit.adversarial_sentences,
+    "E25": of_discovery.sparsity,
 }
+# Those that ask nothing of a circuit.
+WITHOUT_CIRCUIT = frozenset({"F", "E1", "D", "E17", "E19", "E24", "E25"})
 # Told with another, from the same runs.
 TOGETHER = {"E5": "E4", "E18": "E17", "E23": "E20"}
 

@@ -120,7 +120,7 @@ def adversarial_sentences(study: Study) -> Finding:
         "S": ((3.64, 0.3), (0.59, 0.06), (0.004, 0.011)),
         "IO": ((1.23, 0.4), (0.36, 0.06), (0.234, 0.07)),
     }
-    scale, measures = study.scale, []
+    scale, measures = study.drawn_scale, []
     for name, one in found.items():
         said = "as it is" if name == "plain" else f"with {name} once more"
         figures = (one.logit_diff, one.probability, 1 - one.accuracy)

@@ -46,8 +46,8 @@ def mover_attention(study: Study) -> Finding:
 def writing_direction(study: Study) -> Finding:
     """E3: movers write along the name that they attend to, negative ones against it."""
     movers = study.heads(circuits.MOVERS)
-    negative = [] if study.circuit is None else study.circuit.classes.get(circuits.NEGATIVES, ())
-    found = writing(study.model, study.pairs, [*movers, *map(str, negative)])
+    negative = map(str, circuits.members(study.circuit, circuits.NEGATIVES))
+    found = writing(study.model, study.pairs, [*movers, *negative])
     scale, measures = study.scale, []
     for head, value in zip(map(str, found.heads), found.correlation.tolist(), strict=True):
         if head in movers:
@@ -87,12 +87,11 @@ def copying(study: Study) -> Finding:
         scale.within("copy score, all heads", float(found.copies.mean()), "< 0.2", high=0.22),
         scale.within("negative, all heads", float(found.negative.mean()), "0.12", high=0.16),
     ]
-    classes = {} if study.circuit is None else study.circuit.classes
     for name, scores, published, least in (
         (circuits.MOVERS, found.copies, "> 0.95", 0.93),
         (circuits.NEGATIVES, found.negative, "0.98", 0.94),
     ):
-        for head in classes.get(name, ()):
+        for head in () if study.circuit is None else circuits.members(study.circuit, name):
             value = float(scores[head.layer, head.head])
             sign = "negative " if name == circuits.NEGATIVES else ""
             measures.append(
@@ -121,8 +120,12 @@ def _head_map(scores: torch.Tensor, title: str) -> HeatMap:
 
 def mover_attention_after(study: Study) -> Finding:
     """E7: without what S-inhibition heads say, movers attend to S1 more and to IO less."""
-    movers, inhibition = study.heads(circuits.MOVERS), study.heads(circuits.INHIBITION)
-    after = {"senders": [inhibition], "receivers": [f"{head}.q" for head in movers]}
+    movers, tellers = study.heads(circuits.MOVERS), study.tellers()
+    after = {
+        "senders": [list(tellers.heads)],
+        "receivers": [f"{head}.{tellers.site}" for head in movers],
+        "position": tellers.role,
+    }
     running = _running(study)
     base = attending(study.model, study.pairs, movers, **running)
     moved = attending(study.model, study.pairs, movers, after=after, **running)
@@ -140,18 +143,19 @@ def mover_attention_after(study: Study) -> Finding:
         _attention_table(base, "Name movers before", "Mean attention from END."),
         _attention_table(moved, "Name movers after", "Mean attention from END."),
     )
-    return Finding("E7", "name movers without inhibition", tuple(measures), figures)
+    title = f"name movers without the {tellers.place}"
+    return Finding("E7", title, tuple(measures), figures)
 
 
 def inhibition_attention(study: Study) -> Finding:
     """E8: S-inhibition heads attend to S2."""
-    heads = study.heads(circuits.INHIBITION)
-    found = attending(study.model, study.pairs, heads, **_running(study))
-    measure = study.scale.near(
-        "attention from END to S2", float(found.mean("S2").mean()), 0.51, 0.05
-    )
-    figure = _attention_table(found, "S-inhibition heads", "Mean attention from END.")
-    return Finding("E8", "what S-inhibition heads attend to", (measure,), (figure,))
+    tellers = study.tellers()
+    found = attending(study.model, study.pairs, tellers.heads, tellers.role, **_running(study))
+    to_s2, name = float(found.mean("S2").mean()), f"attention from {tellers.role} to S2"
+    measure = study.scale.near(name, to_s2, 0.51, 0.05)
+    caption = f"Mean attention from {tellers.role}."
+    figure = _attention_table(found, f"{tellers.name} heads", caption)
+    return Finding("E8", f"what {tellers.place} attend to", (measure,), (figure,))
 
 
 def repeated(study: Study) -> Finding:

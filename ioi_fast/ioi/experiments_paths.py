@@ -3,15 +3,22 @@ E9 to E16, E19)."""
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+
 from ioi_fast.calls import path_patch
 from ioi_fast.ioi import circuits
 from ioi_fast.ioi.finding import Finding, Measure
-from ioi_fast.ioi.paths import backups, mlp_knock_outs, to_class
+from ioi_fast.ioi.paths import ATTENDED, backups, mlp_knock_outs, to_class
+from ioi_fast.ioi.reading import places_read
+from ioi_fast.ioi.roles import with_roles
 from ioi_fast.ioi.signals import POSITIONS, TOKENS, prefix_shift, share_of_drop, signal_table
 from ioi_fast.ioi.study import Study
+from ioi_fast.ioi.tellers import Tellers
 from ioi_fast.report.figures import BarList, HeatMap, Section
 from ioi_fast.report.sweeps import heads_heat_map, ranking_bars
 from ioi_fast.results import Result
+from ioi_fast.sites import Head
 
 _RANKED = 8
 
@@ -40,15 +47,44 @@ def heads_to_logits(study: Study) -> Finding:
     return Finding("E1", title, measures, _figures(result, title, "All heads patched at END."))
 
 
-def _to(
-    study: Study, experiment: str, name: str, site: str, published: list[str], least: int | None
-) -> Finding:
+_INPUTS = {"q": "queries", "k": "keys", "v": "values"}
+
+
+def _to(study: Study, experiment: str, name: str, site: str, published: list[str]) -> Finding:
     result = to_class(study.model, study.pairs, _circuit(study, name), name, site, **study.running)
-    kind = {"q": "queries", "k": "keys", "v": "values"}[site]
-    title = f"heads to the {kind} of {name} heads"
+    title = f"heads to the {_INPUTS[site]} of {name} heads"
+    return _paths(study, experiment, title, result, published)
+
+
+def _to_tellers(study: Study, experiment: str, site: str, published: list[str]) -> Finding:
+    """Paths to the S-inhibition heads: queries at their role, the others where they read."""
+    tellers = study.tellers()
+    position = tellers.role
+    if site != "q" and tellers.name == circuits.INHIBITION:
+        position = ATTENDED[circuits.INHIBITION]
+    elif site != "q":
+        position = _most_read(study, tellers)
+    study = replace(study, pairs=with_roles(study.pairs, [position]))
+    receivers = [f"{head}.{site}" for head in tellers.heads]
+    result = path_patch(study.model, study.pairs, "heads", receivers, position, **study.running)
+    title = f"heads to the {_INPUTS[site]} of {tellers.place}"
+    return _paths(study, experiment, title, result, published)
+
+
+def _most_read(study: Study, tellers: Tellers) -> str:
+    """The token that most of the heads attend to more than to any other."""
+    heads = [Head.parse(head) for head in tellers.heads]
+    read = places_read(study.model, study.pairs, heads, tellers.role, study.pairs.roles)
+    first = Counter(places[0] for places in read.values() if places)
+    return first.most_common(1)[0][0] if first else tellers.role
+
+
+def _paths(
+    study: Study, experiment: str, title: str, result: Result, published: list[str]
+) -> Finding:
     found = _drops(result, max(4, len(published)))
     measures: tuple[Measure, ...] = (
-        study.scale.heads("largest drops", found, published, least)
+        study.scale.heads("largest drops", found, published)
         if published
         else study.scale.plain("largest drops", ", ".join(found)),
     )
@@ -68,27 +104,27 @@ def _circuit(study: Study, name: str):
 def heads_to_mover_queries(study: Study) -> Finding:
     """E6: which heads tell the name movers where to look."""
     inhibition = ["7.3", "7.9", "8.6", "8.10"]
-    return _to(study, "E6", circuits.MOVERS, "q", inhibition, None)
+    return _to(study, "E6", circuits.MOVERS, "q", inhibition)
 
 
 def heads_to_inhibition_values(study: Study) -> Finding:
     """E11: what the S-inhibition heads read at S2."""
-    return _to(study, "E11", circuits.INHIBITION, "v", ["0.1", "3.0", "5.5", "6.9"], None)
+    return _to_tellers(study, "E11", "v", ["0.1", "3.0", "5.5", "6.9"])
 
 
 def heads_to_inhibition_keys(study: Study) -> Finding:
     """E12: the same through their keys."""
-    return _to(study, "E12", circuits.INHIBITION, "k", ["5.9", "5.8", "0.10"], None)
+    return _to_tellers(study, "E12", "k", ["5.9", "5.8", "0.10"])
 
 
 def heads_to_inhibition_queries(study: Study) -> Finding:
     """E13: their queries, which no head was found to matter for."""
-    return _to(study, "E13", circuits.INHIBITION, "q", [], None)
+    return _to_tellers(study, "E13", "q", [])
 
 
 def heads_to_induction_keys(study: Study) -> Finding:
     """E15: the heads behind the induction heads."""
-    return _to(study, "E15", circuits.INDUCTION, "k", ["4.11", "2.2"], None)
+    return _to(study, "E15", circuits.INDUCTION, "k", ["4.11", "2.2"])
 
 
 def _signal_map(table, title: str) -> HeatMap:
@@ -106,10 +142,11 @@ def _signal_map(table, title: str) -> HeatMap:
 
 def signals(study: Study) -> Finding:
     """E9: what the S-inhibition heads carry, a token signal and a position signal."""
-    heads = study.heads(circuits.INHIBITION)
-    table = signal_table(study.model, study.model.tokenizer, heads, **study.drawn, **study.running)
+    tellers = study.tellers()
+    how = {"role": tellers.role, **study.drawn, **study.running}
+    table = signal_table(study.model, study.model.tokenizer, tellers.heads, **how)
     published = ((3.55, -0.99), (2.45, -1.96), (1.77, -3.16))
-    scale, fit = study.scale, table.fit
+    scale, fit = study.drawn_scale, table.fit
     measures = [
         scale.near(
             f"F with token {token:+d}, position {position:+d}",
@@ -126,31 +163,32 @@ def signals(study: Study) -> Finding:
         scale.near("weight of the token signal", fit.token, 0.99, 0.2),
         scale.plain("mean error of the fit, share of F", fit.error),
     ]
-    figure = _signal_map(table, "Signals of the S-inhibition heads")
+    figure = _signal_map(table, f"Signals of {tellers.place}")
     return Finding("E9", "token and position signal", tuple(measures), (figure,))
 
 
 def longer_prefix(study: Study) -> Finding:
     """E10: whether the signal is a place or a relation."""
-    heads = study.heads(circuits.INHIBITION)
-    found = prefix_shift(study.model, study.model.tokenizer, heads, **study.drawn, **study.running)
+    tellers = study.tellers()
+    how = {"role": tellers.role, **study.drawn, **study.running}
+    found = prefix_shift(study.model, study.model.tokenizer, tellers.heads, **how)
     change, error = found.change
-    measure = study.scale.near("change of F", change, 0.01, 0.15, error)
-    return Finding("E10", "S-inhibition heads from longer prompts", (measure,))
+    measure = study.drawn_scale.near("change of F", change, 0.01, 0.15, error)
+    return Finding("E10", f"{tellers.place} from longer prompts", (measure,))
 
 
 def origin_of_signals(study: Study) -> Finding:
     """E14: where the S-inhibition heads have the signals from."""
     behind = study.heads(circuits.DUPLICATE, circuits.INDUCTION)
-    inhibition, how = study.heads(circuits.INHIBITION), {**study.drawn, **study.running}
+    tellers, how = study.tellers(), {**study.drawn, **study.running}
     model = study.model
     origin = signal_table(model, model.tokenizer, behind, role="S2", **how)
-    carrier = signal_table(model, model.tokenizer, inhibition, **how)
+    carrier = signal_table(model, model.tokenizer, tellers.heads, role=tellers.role, **how)
     position = share_of_drop(origin, carrier, 1, -1)
     token = share_of_drop(origin, carrier, 0, 1)
     measures = (
-        study.scale.within("share of the position signal", position, "≥ 0.88", low=0.75),
-        study.scale.within("share of the token signal", token, "< 0.08", high=0.15),
+        study.drawn_scale.within("share of the position signal", position, "≥ 0.88", low=0.75),
+        study.drawn_scale.within("share of the token signal", token, "< 0.08", high=0.15),
     )
     figure = _signal_map(origin, "Signals of duplicate token and induction heads at S2")
     return Finding("E14", "where the signals come from", measures, (figure,))
@@ -160,7 +198,7 @@ def backing_up(study: Study) -> Finding:
     """E16: heads that take the place of the name movers when these are knocked out."""
     movers, source = study.heads(circuits.MOVERS), study.knocking_out["source"]
     found = backups(study.model, study.pairs, movers, source=source, **study.running)
-    others = study.circuit.classes.get(circuits.INHIBITION, ())
+    others = circuits.members(study.circuit, circuits.INHIBITION)
     heads = [str(head) for head in found.heads() if head not in others]
     published = circuits.published_circuit().classes[circuits.BACKUPS]
     scale = study.scale

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ioi_fast.ioi.published import verdict
+from ioi_fast.circuit import Circuit
+from ioi_fast.ioi.published import OWN_WORDING, verdict
 from ioi_fast.report.figures import Section, Table
 
 
@@ -13,8 +14,9 @@ from ioi_fast.report.figures import Section, Table
 class Measure:
     """One figure, or a list of heads, with what was published of it.
 
-    `verdict` is "agrees", "differs", "not applicable to this model", or empty where nothing was
-    published; `error` is a standard error in the figure's own unit.
+    `verdict` is "agrees", "differs", either with "(own wording)" behind it where prompts are not of
+    a file, "not applicable to this model", or empty where nothing was published; `error` is a
+    standard error in the figure's own unit.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Finding:
     title: str
     measures: tuple[Measure, ...]
     figures: tuple[Section, ...] = field(default=())
+    circuit: Circuit | None = None  # that was found
 
     def table(self) -> Table:
         """The measures as a table."""
@@ -58,10 +61,12 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """What makes measures: the number of prompts, and whether the model is GPT-2 small."""
+    """What makes measures: the number of prompts, whether the model is GPT-2 small, and whether
+    prompts are worded by us, which a verdict then says."""
 
     prompts: int
     applicable: bool
+    own_wording: bool = False
 
     def near(
         self,
@@ -111,4 +116,6 @@ class Scale:
         error: float | None,
     ) -> Measure:
         said = verdict(met, self.applicable)
+        if self.applicable and self.own_wording:
+            said += OWN_WORDING
         return Measure(name, value, self.prompts, error, published, tolerance, said)

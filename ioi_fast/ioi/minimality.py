@@ -57,9 +57,9 @@ def minimality_sets(circuit: Circuit, order: str = "code") -> dict[Head, Heads]:
     found: dict[Head, Heads] = {}
     chained = (circuits.MOVERS, circuits.BACKUPS)
     for name, heads in circuit.classes.items():
-        if name not in chained:
+        if circuits.base_name(name) not in chained:
             found |= {head: tuple(h for h in heads if h != head) for head in heads}
-    chain = [head for name in chained for head in circuit.classes.get(name, ())]
+    chain = [head for name in chained for head in circuits.members(circuit, name)]
     found |= {head: tuple(chain[:place]) for place, head in enumerate(chain)}
     if _is_published(circuit):
         found |= _published(circuit, chain, order)

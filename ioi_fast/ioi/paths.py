@@ -47,13 +47,14 @@ def to_class(
 
     >>> to_class(model, pairs, circuit, "name mover", "q").ranking()[:4]    # doctest: +SKIP
     """
-    if name not in circuit.classes:
+    heads = circuits.members(circuit, name)
+    if not heads:
         raise ValueError(f"name must be one of {', '.join(circuit.classes)}, got {name!r}")
     if site not in ("q", "k", "v"):
         raise ValueError(f"site must be 'q', 'k' or 'v', got {site!r}")
-    receivers = [f"{head}.{site}" for head in circuit.classes[name]]
+    receivers = [f"{head}.{site}" for head in heads]
     if position is None:
-        role = circuit.roles[circuit.classes[name][0]][0]
+        role = circuit.roles[heads[0]][0]
         position = role if site == "q" else ATTENDED.get(name, role)
     return path_patch(model, pairs, senders, receivers, position, **running)
 

@@ -63,7 +63,7 @@ def prune(
     """Circuits of fewer and fewer of these nodes, from all of them to one.
 
     `classes` has the class of each node, in order of strength. The node goes that is worth least;
-    nodes that are worth less than a tenth of `minimal` go together. `running` goes to `ablate`.
+    nodes that are worth less than a fifth of `minimal` go together. `running` goes to `ablate`.
     Raises ValueError for no nodes, and as `ablate` does.
 
     >>> [len(step.nodes) for step in prune(model, pairs, classes)]    # doctest: +SKIP
@@ -84,7 +84,7 @@ def prune(
 
 def _unneeded(step: Step, minimal: float) -> set[Node]:
     worth = dict(zip(step.nodes, step.worth, strict=True))
-    nothing = {node for node, value in worth.items() if value < minimal / 10}
+    nothing = {node for node, value in worth.items() if value < minimal / 5}
     return nothing or {min(worth, key=worth.__getitem__)}
 
 
@@ -101,7 +101,7 @@ def _step(
     sets = [k | more for node in nodes for k in without[node] for more in (set(), {node})]
     distinct = list(dict.fromkeys(map(frozenset, sets)))
     result = ablate(
-        model, pairs, [_variant(one) for one in distinct], base=circuit_of_nodes(nodes), **how
+        model, pairs, [variant_of(one) for one in distinct], base=circuit_of_nodes(nodes), **how
     )
     means = (result.base + result.values).double().mean(-1) / of_model
     share = dict(zip(distinct, means.tolist(), strict=True))
@@ -123,7 +123,8 @@ def _sets(node: Node, nodes: Sequence[Node], classes: Mapping[Node, str]) -> lis
     return [Nodes(), rest - {node}]
 
 
-def _variant(nodes: Nodes) -> dict[str, list[str]]:
+def variant_of(nodes: Nodes) -> dict[str, list[str]]:
+    """What `ablate` takes to knock nodes out."""
     roles: dict[str, list[str]] = {}
     for head, role in sorted(nodes):
         roles.setdefault(str(head), []).append(role)

@@ -6,6 +6,7 @@ from ioi_fast.config import GPT2Config
 from ioi_fast.model import GPT2
 
 AGREES, DIFFERS, NOT_APPLICABLE = "agrees", "differs", "not applicable to this model"
+OWN_WORDING = " (own wording)"
 _NAMES = ("gpt2", "openai-community/gpt2")
 
 

@@ -32,6 +32,11 @@ def with_roles(pairs: PromptPairs, roles: Iterable[str]) -> PromptPairs:
     return replace(pairs, positions=orig, new_positions=new if own else None)
 
 
+def is_distant(role: str) -> bool:
+    """Whether a role is named by its distance from another, as END-1 and S1+1 are."""
+    return _DISTANT.fullmatch(role) is not None
+
+
 def distant(role: str, distance: int) -> str:
     """The name of the token at a distance from a role."""
     return f"{role}{distance:+d}" if distance else role

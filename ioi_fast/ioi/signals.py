@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ioi_fast.calls import activation_patch
+from ioi_fast.ioi.roles import with_roles
 from ioi_fast.ioi.variants import longer_prefix_prompts, signal_prompts
 from ioi_fast.model import GPT2
 from ioi_fast.tokenizer import TextCodec
@@ -86,8 +87,9 @@ def signal_table(
     """Patches heads together at a role from six sets of prompts, everything after recomputed.
 
     `role` is "END" for what inhibits (experiment of figure 9), "S2" for the heads from which that
-    comes. The set (+1, +1) is the original itself. `running` goes to `activation_patch`. Raises
-    ValueError as that and `signal_prompts` do. Source: Wang et al. 2022, section 3.2.
+    comes, or such as "END-1". The set (+1, +1) is the original itself. `running` goes to
+    `activation_patch`. Raises ValueError as that and `signal_prompts` do. Source: Wang et al. 2022,
+    section 3.2.
 
     >>> signal_table(model, model.tokenizer, ["7.3", "7.9", "8.6", "8.10"]).fit    # doctest: +SKIP
     """
@@ -95,6 +97,7 @@ def signal_table(
     for token, position in _signals():
         drawn = {"forms": forms, "prepend_bos": prepend_bos}
         pairs = signal_prompts(tokenizer, n, seed, token=token, position=position, **drawn)
+        pairs = with_roles(pairs, [role])
         result = activation_patch(model, pairs, "z", role, [list(heads)], **running)
         row, column = TOKENS.index(token), POSITIONS.index(position)
         values[row, column] = result.base + result.values[0]
@@ -128,12 +131,13 @@ def prefix_shift(
     seed: int = 0,
     forms: str | Sequence[int] = "mixed14",
     prepend_bos: bool = False,
+    role: str = "END",
     **running: object,
 ) -> PrefixShift:
-    """Whether heads carry absolute positions: they are given at END what they had on prompts whose
-    roles all stand later, at the same distances (section 3.2)."""
-    pairs = longer_prefix_prompts(tokenizer, n, seed, forms, prepend_bos)
-    result = activation_patch(model, pairs, "z", "END", [list(heads)], **running)
+    """Whether heads carry absolute positions: they are given at a role what they had on prompts
+    whose roles all stand later, at the same distances (section 3.2)."""
+    pairs = with_roles(longer_prefix_prompts(tokenizer, n, seed, forms, prepend_bos), [role])
+    result = activation_patch(model, pairs, "z", role, [list(heads)], **running)
     return PrefixShift(result.base, result.base + result.values[0])
 
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 
 from ioi_fast.circuit import Circuit
 from ioi_fast.circuit_files import circuit_to_dict
+from ioi_fast.ioi.circuits import members
 from ioi_fast.ioi.dataset import ioi_prompts
 from ioi_fast.ioi.finding import Scale
 from ioi_fast.ioi.published import is_gpt2_small
+from ioi_fast.ioi.roles import with_roles
+from ioi_fast.ioi.tellers import Tellers, tellers_of
 from ioi_fast.model import GPT2
 from ioi_fast.prompts import PromptPairs
 
@@ -32,6 +35,7 @@ class Study:
     drawn: Mapping[str, object] = field(default_factory=dict)  # n, seed, forms, prepend_bos
     quick: bool = False
     running: Mapping[str, object] = field(default_factory=dict)
+    own_wording: bool = True
 
     @classmethod
     def drawn_from(
@@ -51,7 +55,8 @@ class Study:
         pairs = ioi_prompts(model.tokenizer, n, seed, **how)
         mean_pairs = ioi_prompts(model.tokenizer, 4 * n, seed + 1, **how)
         drawn = {"n": n, "seed": seed, **how}
-        return cls(model, pairs, mean_pairs, circuit, drawn, quick, running)
+        found = cls(model, pairs, mean_pairs, None, drawn, quick, running)
+        return found if circuit is None else found.with_circuit(circuit)
 
     @classmethod
     def of_prompts(
@@ -62,7 +67,9 @@ class Study:
         What is drawn beside them (signals, openers, sentences) is as many prompts as they are.
         """
         quick, running = bool(settings.pop("quick", False)), settings
-        return cls(model, pairs, pairs, circuit, {"n": len(pairs), "seed": 0}, quick, running)
+        drawn = {"n": len(pairs), "seed": 0}
+        found = cls(model, pairs, pairs, None, drawn, quick, running, own_wording=False)
+        return found if circuit is None else found.with_circuit(circuit)
 
     @property
     def knocking_out(self) -> dict[str, object]:
@@ -73,15 +80,37 @@ class Study:
     @property
     def scale(self) -> Scale:
         """What makes this study's measures."""
-        return Scale(len(self.pairs), is_gpt2_small(self.model))
+        return Scale(len(self.pairs), is_gpt2_small(self.model), self.own_wording)
+
+    @property
+    def drawn_scale(self) -> Scale:
+        """The same for measures on prompts that are drawn, whatever file the study's are from."""
+        return Scale(int(self.drawn["n"]), is_gpt2_small(self.model), True)
 
     def heads(self, *names: str) -> list[str]:
         """The heads of classes; NeedsCircuit where one is not there."""
-        known = {} if self.circuit is None else self.circuit.classes
-        missing = [name for name in names if name not in known]
+        if self.circuit is None:
+            raise NeedsCircuit(f"no heads of class {names[0]!r} are known: name a circuit")
+        known = {name: members(self.circuit, name) for name in names}
+        missing = [name for name, heads in known.items() if not heads]
         if missing:
-            raise NeedsCircuit(f"no heads of class {missing[0]!r} are known: name a circuit")
-        return [str(head) for name in names for head in known[name]]
+            raise NeedsCircuit(f"the circuit has no heads of class {missing[0]!r}")
+        return [str(head) for heads in known.values() for head in heads]
+
+    def tellers(self) -> Tellers:
+        """The S-inhibition heads, or who tells the movers instead; NeedsCircuit without any."""
+        found = None if self.circuit is None else tellers_of(self.circuit)
+        if found is None:
+            raise NeedsCircuit(
+                "no heads of class 'S-inhibition' are known, and none in their place"
+            )
+        return found
+
+    def with_circuit(self, circuit: Circuit) -> Study:
+        """The same study of a circuit, with the roles of its heads in the prompts."""
+        roles = [role for _, role in circuit.nodes]
+        pairs, mean_pairs = (with_roles(one, roles) for one in (self.pairs, self.mean_pairs))
+        return replace(self, pairs=pairs, mean_pairs=mean_pairs, circuit=circuit)
 
     def key(self) -> str:
         """Hex SHA-256 of all that results depend on: an experiment with it need not run again."""
