@@ -25,8 +25,8 @@ class Score:
     """Figures over n prompts; `accuracy` is the share with a positive logit difference.
 
     `logit_diff` is the mean of logit[IO] - logit[S] at END and `stderr` its standard error,
-    `probability` the mean probability of IO, `top1` the share of prompts whose most likely token is
-    IO.
+    `probability` the mean probability of IO and `probability_stderr` its standard error, `top1` the
+    share of prompts whose most likely token is IO.
     """
 
     n: int
@@ -35,6 +35,12 @@ class Score:
     stderr: float
     probability: float
     top1: float
+    probability_stderr: float = 0.0
+
+    @property
+    def accuracy_stderr(self) -> float:
+        """Standard error of `accuracy`, a share of n."""
+        return (self.accuracy * (1 - self.accuracy) / self.n) ** 0.5
 
 
 def end_logits(model: LogitsModel, pairs: PromptPairs, batch: int = 128) -> Tensor:
@@ -62,15 +68,21 @@ def score(model: LogitsModel, pairs: PromptPairs) -> Score:
         raise ValueError("model gave logits that are not finite")
     rows = torch.arange(len(pairs))
     difference = (logits[rows, pairs.answers] - logits[rows, pairs.wrong_answers]).double()
-    spread = float(difference.std()) if len(pairs) > 1 else 0.0
+    probability = logits.softmax(-1)[rows, pairs.answers].double()
     return Score(
         n=len(pairs),
         accuracy=float((difference > 0).double().mean()),
         logit_diff=float(difference.mean()),
-        stderr=spread / len(pairs) ** 0.5,
-        probability=float(logits.softmax(-1)[rows, pairs.answers].double().mean()),
+        stderr=_stderr(difference),
+        probability=float(probability.mean()),
         top1=float((logits.argmax(-1) == pairs.answers).double().mean()),
+        probability_stderr=_stderr(probability),
     )
+
+
+def _stderr(values: Tensor) -> float:
+    """Of a mean; 0 of a single value."""
+    return float(values.std()) / len(values) ** 0.5 if len(values) > 1 else 0.0
 
 
 def adversarial(

@@ -17,8 +17,8 @@ def behaviour(study: Study) -> Finding:
     found, scale = score(study.model, study.pairs), study.scale
     measures = (
         scale.near("logit difference F(M)", found.logit_diff, 3.56, 0.15, found.stderr),
-        scale.near("accuracy", found.accuracy, 0.993, 0.005),
-        scale.near("probability of IO", found.probability, 0.49, 0.03),
+        scale.near("accuracy", found.accuracy, 0.993, 0.005, found.accuracy_stderr),
+        scale.near("probability of IO", found.probability, 0.49, 0.03, found.probability_stderr),
     )
     return Finding("F", "the model on the task", measures)
 
@@ -49,7 +49,9 @@ def faithfulness(study: Study) -> Finding:
             scale.plain("interval of its share (95 %)", f"{low:.3f} to {high:.3f}"),
         ]
         if name == "circuit":
-            share = scale.within("F(C)/F(M)", found.share, "0.87", low=0.75, high=1.1)
+            # Of a normal distribution 95 % lie within 1.96 standard errors on either side.
+            bounds = {"low": 0.75, "high": 1.1, "error": (high - low) / 3.92}
+            share = scale.within("F(C)/F(M)", found.share, "0.87", **bounds)
         else:
             share = scale.within("|F(M) − F(C)| of it", found.distance, "0.1", high=0.7)
         measures.append(share)
@@ -70,8 +72,9 @@ def completeness(study: Study) -> Finding:
     greedy = greedy_search(study.model, study.pairs, circuit, **size, **_knocked(study))
     worst = greedy.visited[0]
     mean, most = float(of_random.mean()), float(of_random.max())
+    spread = float(of_random.std()) / len(of_random) ** 0.5
     measures = (
-        scale.within("random sets, mean", mean, "0.45", low=0.2, high=0.7),
+        scale.within("random sets, mean", mean, "0.45", low=0.2, high=0.7, error=spread),
         scale.within("random sets, largest", most, "1.97", high=2.5),
         scale.within("greedy, largest", worst.incompleteness, "3.09", low=2.5),
         scale.plain("its set", ", ".join(map(str, worst.heads))),
@@ -101,13 +104,15 @@ def minimal(study: Study) -> Finding:
     found = minimality(study.model, study.pairs, _circuit(study), **_knocked(study))
     shares = [one.share for one in found]
     enough = sum(share >= 0.01 for share in shares)
+    least = min(found, key=lambda one: one.share)
     scale = study.scale
     measures = (
         scale.within("heads worth at least 1 % of F(M)", enough, f"{len(found)}", low=24),
-        scale.within("the least of them", min(shares), "0.011", low=0.005),
+        scale.within("the least of them", least.share, "0.011", low=0.005, error=least.stderr),
     )
     labels = [str(one.head) for one in found]
-    bars = BarList("What every head is worth", "Share of F(M).", labels, shares)
+    errors = [one.stderr for one in found]
+    bars = BarList("What every head is worth", "Share of F(M).", labels, shares, stderr=errors)
     return Finding("E22", "minimality", measures, (bars,))
 
 
@@ -124,8 +129,9 @@ def adversarial_sentences(study: Study) -> Finding:
     for name, one in found.items():
         said = "as it is" if name == "plain" else f"with {name} once more"
         figures = (one.logit_diff, one.probability, 1 - one.accuracy)
+        errors = (one.stderr, one.probability_stderr, one.accuracy_stderr)
         kinds = ("logit difference", "probability of IO", "S above IO")
-        for kind, value, (figure, tolerance) in zip(kinds, figures, published[name], strict=True):
-            error = one.stderr if kind == "logit difference" else None
+        rows = zip(kinds, figures, errors, published[name], strict=True)
+        for kind, value, error, (figure, tolerance) in rows:
             measures.append(scale.near(f"{kind} {said}", value, figure, tolerance, error))
     return Finding("E24", "adversarial sentences", tuple(measures))

@@ -21,6 +21,12 @@ def _attention_table(found: Attending, title: str, caption: str) -> Table:
     return Table(title, caption, ["head", *found.roles], rows)
 
 
+def _over_heads(found: Attending, role: str) -> tuple[float, float]:
+    """Mean attention to a role over heads and prompts, and its standard error over prompts."""
+    own = found.weights[:, found.roles.index(role)].double().mean(0)
+    return float(own.mean()), float(own.std()) / len(own) ** 0.5
+
+
 def _running(study: Study) -> dict:
     return {k: v for k, v in study.running.items() if k != "progress"}
 
@@ -30,10 +36,10 @@ def mover_attention(study: Study) -> Finding:
     heads = study.heads(circuits.MOVERS)
     orig = attending(study.model, study.pairs, heads, **_running(study))
     new = attending(study.model, study.pairs, heads, run="new", **_running(study))
-    to_io = float(orig.mean("IO").mean())
+    to_io, error = _over_heads(orig, "IO")
     first = float((new.mean("IO") - new.mean("S1")).abs().mean())
     measures = (
-        study.scale.near("attention from END to IO", to_io, 0.59, 0.05),
+        study.scale.near("attention from END to IO", to_io, 0.59, 0.05, error),
         study.scale.plain("|IO − S1| on p_ABC", first),
     )
     figures = (
@@ -49,11 +55,13 @@ def writing_direction(study: Study) -> Finding:
     negative = map(str, circuits.members(study.circuit, circuits.NEGATIVES))
     found = writing(study.model, study.pairs, [*movers, *negative])
     scale, measures = study.scale, []
+    points = found.probability.shape[1]
     for head, value in zip(map(str, found.heads), found.correlation.tolist(), strict=True):
+        name, error = f"correlation of {head}", (1 - value**2) / points**0.5
         if head in movers:
-            measures.append(scale.within(f"correlation of {head}", value, "> 0.81", low=0.78))
+            measures.append(scale.within(name, value, "> 0.81", low=0.78, error=error))
         else:
-            measures.append(scale.within(f"correlation of {head}", value, "negative", high=0.0))
+            measures.append(scale.within(name, value, "negative", high=0.0, error=error))
     return Finding(
         "E3", "attention and what is written", tuple(measures), (_points(found, movers),)
     )
@@ -94,9 +102,8 @@ def copying(study: Study) -> Finding:
         for head in () if study.circuit is None else circuits.members(study.circuit, name):
             value = float(scores[head.layer, head.head])
             sign = "negative " if name == circuits.NEGATIVES else ""
-            measures.append(
-                scale.within(f"{sign}copy score of {head}", value, published, low=least)
-            )
+            said, error = f"{sign}copy score of {head}", (value * (1 - value) / found.names) ** 0.5
+            measures.append(scale.within(said, value, published, low=least, error=error))
     figures = tuple(
         _head_map(scores, title)
         for scores, title in (
@@ -151,8 +158,8 @@ def inhibition_attention(study: Study) -> Finding:
     """E8: S-inhibition heads attend to S2."""
     tellers = study.tellers()
     found = attending(study.model, study.pairs, tellers.heads, tellers.role, **_running(study))
-    to_s2, name = float(found.mean("S2").mean()), f"attention from {tellers.role} to S2"
-    measure = study.scale.near(name, to_s2, 0.51, 0.05)
+    (to_s2, error), name = _over_heads(found, "S2"), f"attention from {tellers.role} to S2"
+    measure = study.scale.near(name, to_s2, 0.51, 0.05, error)
     caption = f"Mean attention from {tellers.role}."
     figure = _attention_table(found, f"{tellers.name} heads", caption)
     return Finding("E8", f"what {tellers.place} attend to", (measure,), (figure,))

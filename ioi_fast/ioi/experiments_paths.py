@@ -8,11 +8,19 @@ from dataclasses import replace
 
 from ioi_fast.calls import path_patch
 from ioi_fast.ioi import circuits
+from ioi_fast.ioi.evaluation import resampled_shares
 from ioi_fast.ioi.finding import Finding, Measure
 from ioi_fast.ioi.paths import ATTENDED, backups, mlp_knock_outs, to_class
 from ioi_fast.ioi.reading import places_read
 from ioi_fast.ioi.roles import with_roles
-from ioi_fast.ioi.signals import POSITIONS, TOKENS, prefix_shift, share_of_drop, signal_table
+from ioi_fast.ioi.signals import (
+    POSITIONS,
+    TOKENS,
+    prefix_shift,
+    share_of_drop,
+    share_stderr,
+    signal_table,
+)
 from ioi_fast.ioi.study import Study
 from ioi_fast.ioi.tellers import Tellers
 from ioi_fast.report.figures import BarList, HeatMap, Section
@@ -146,7 +154,7 @@ def signals(study: Study) -> Finding:
     how = {"role": tellers.role, **study.drawn, **study.running}
     table = signal_table(study.model, study.model.tokenizer, tellers.heads, **how)
     published = ((3.55, -0.99), (2.45, -1.96), (1.77, -3.16))
-    scale, fit = study.drawn_scale, table.fit
+    scale, fit, errors = study.drawn_scale, table.fit, table.fit_stderr
     measures = [
         scale.near(
             f"F with token {token:+d}, position {position:+d}",
@@ -159,8 +167,8 @@ def signals(study: Study) -> Finding:
         for column, position in enumerate(POSITIONS)
     ]
     measures += [
-        scale.near("weight of the position signal", fit.position, 2.31, 0.25),
-        scale.near("weight of the token signal", fit.token, 0.99, 0.2),
+        scale.near("weight of the position signal", fit.position, 2.31, 0.25, errors[0]),
+        scale.near("weight of the token signal", fit.token, 0.99, 0.2, errors[1]),
         scale.plain("mean error of the fit, share of F", fit.error),
     ]
     figure = _signal_map(table, f"Signals of {tellers.place}")
@@ -184,11 +192,18 @@ def origin_of_signals(study: Study) -> Finding:
     model = study.model
     origin = signal_table(model, model.tokenizer, behind, role="S2", **how)
     carrier = signal_table(model, model.tokenizer, tellers.heads, role=tellers.role, **how)
-    position = share_of_drop(origin, carrier, 1, -1)
-    token = share_of_drop(origin, carrier, 0, 1)
-    measures = (
-        study.drawn_scale.within("share of the position signal", position, "≥ 0.88", low=0.75),
-        study.drawn_scale.within("share of the token signal", token, "< 0.08", high=0.15),
+    measures = tuple(
+        study.drawn_scale.within(
+            f"share of the {name} signal",
+            share_of_drop(origin, carrier, *signals),
+            published,
+            **bounds,
+            error=share_stderr(origin, carrier, *signals),
+        )
+        for name, signals, published, bounds in (
+            ("position", (1, -1), "≥ 0.88", {"low": 0.75}),
+            ("token", (0, 1), "< 0.08", {"high": 0.15}),
+        )
     )
     figure = _signal_map(origin, "Signals of duplicate token and induction heads at S2")
     return Finding("E14", "where the signals come from", measures, (figure,))
@@ -201,9 +216,10 @@ def backing_up(study: Study) -> Finding:
     others = circuits.members(study.circuit, circuits.INHIBITION)
     heads = [str(head) for head in found.heads() if head not in others]
     published = circuits.published_circuit().classes[circuits.BACKUPS]
-    scale = study.scale
+    scale, bases = study.scale, (found.after.base, found.before.base)
+    error = float(resampled_shares(*(base.double() for base in bases), 0).std())
     measures = (
-        scale.within("change of F", found.remaining - 1, "−0.05", low=-0.15, high=0.05),
+        scale.within("change of F", found.remaining - 1, "−0.05", -0.15, 0.05, error),
         scale.heads("heads of more than 2 % that grew", heads[:12], list(map(str, published)), 7),
     )
     caption = "All heads to the logits with the name movers knocked out."
@@ -217,10 +233,13 @@ def mlps(study: Study) -> Finding:
     found = mlp_knock_outs(study.model, study.pairs, **how)
     without_first = float(found.mean[0])
     rest = found.all_but_first.double()
+    first, others = (
+        float(values.std() / len(values) ** 0.5) for values in (found.alone[0].double(), rest)
+    )
     scale = study.scale
     measures = (
-        scale.within("F without MLP 0", without_first, "its sign turns", high=0.0),
-        scale.near("F without all others", float(rest.mean()), -1.1, 0.7),
+        scale.within("F without MLP 0", without_first, "its sign turns", high=0.0, error=first),
+        scale.near("F without all others", float(rest.mean()), -1.1, 0.7, others),
     )
     labels = [f"mlp{layer}" for layer in range(len(found.mean))]
     alone = BarList(

@@ -33,6 +33,7 @@ class Worth:
     without_others: float  # F(C∖K)
     without_both: float  # F(C∖(K ∪ {v}))
     of_model: float
+    stderr: float = 0.0  # of the share
 
     @property
     def share(self) -> float:
@@ -102,7 +103,9 @@ def minimality(
     asked = [heads for head, others in sets.items() for heads in (others, (*others, head))]
     found: Evaluation = evaluate(model, pairs, circuit, asked, **running)
     inside, of_model = found.points[:, 0].tolist(), float(found.of_model.double().mean())
+    change = (found.in_circuit[1::2] - found.in_circuit[::2]).double()
+    errors = change.std(-1) / (abs(of_model) * change.shape[-1] ** 0.5)
     return [
-        Worth(head, others, inside[2 * row], inside[2 * row + 1], of_model)
+        Worth(head, others, inside[2 * row], inside[2 * row + 1], of_model, float(errors[row]))
         for row, (head, others) in enumerate(sets.items())
     ]

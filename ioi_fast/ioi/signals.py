@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ioi_fast.calls import activation_patch
+from ioi_fast.ioi.evaluation import resampled_shares
 from ioi_fast.ioi.roles import with_roles
 from ioi_fast.ioi.variants import longer_prefix_prompts, signal_prompts
 from ioi_fast.model import GPT2
@@ -46,6 +47,14 @@ class SignalTable:
     def fit(self) -> LinearFit:
         """The two signals as a sum, by least squares."""
         return LinearFit.of(self.mean, float(self.base.double().mean()))
+
+    @property
+    def fit_stderr(self) -> tuple[float, float]:
+        """Standard errors of the fit's weights of position and token, over prompts."""
+        each = [LinearFit.of(own, 1.0) for own in self.values.double().unbind(-1)]
+        weights = torch.tensor([[one.position, one.token] for one in each], dtype=torch.float64)
+        position, token = (weights.std(0) / len(each) ** 0.5).tolist()
+        return position, token
 
     def drop(self, token: int, position: int) -> float:
         """Share of the base that goes with these signals."""
@@ -145,3 +154,12 @@ def share_of_drop(origin: SignalTable, carrier: SignalTable, token: int, positio
     """How much of what carriers lose with some signals goes already when the heads behind them are
     given those (section 3.2: at least 88 % of the position signal, under 8 % of the token's)."""
     return origin.drop(token, position) / carrier.drop(token, position)
+
+
+def share_stderr(
+    origin: SignalTable, carrier: SignalTable, token: int, position: int, seed: int = 0
+) -> float:
+    """Standard error of `share_of_drop` by 1,000 resamples of the prompts, which both share."""
+    row, column = TOKENS.index(token), POSITIONS.index(position)
+    drops = [one.base.double() - one.values[row, column].double() for one in (origin, carrier)]
+    return float(resampled_shares(*drops, seed).std())
