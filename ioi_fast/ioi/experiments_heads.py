@@ -22,7 +22,7 @@ def _attention_table(found: Attending, title: str, caption: str) -> Table:
 
 
 def _running(study: Study) -> dict:
-    return {k: v for k, v in study.running.items() if k != "progress"}
+    return {k: v for k, v in study.running.items() if k not in ("progress", "metric")}
 
 
 def mover_attention(study: Study) -> Finding:
