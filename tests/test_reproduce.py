@@ -109,7 +109,7 @@ def test_classes_that_are_not_known(model) -> None:
     bare = Study.drawn_from(model, n=4)
     with pytest.raises(NeedsCircuit, match="no heads of class 'name mover' are known"):
         EXPERIMENTS["E6"](bare)
-    with pytest.raises(NeedsCircuit, match="no circuit with classes"):
+    with pytest.raises(NeedsCircuit, match="no circuit is known: name one"):
         EXPERIMENTS["E21"](bare)
     assert EXPERIMENTS["E1"](bare).measures
 

@@ -19,7 +19,7 @@ from ioi_fast.ioi.costs import predicted_flops
 from ioi_fast.ioi.experiments import EXPERIMENTS, WITHOUT_CIRCUIT, named
 from ioi_fast.ioi.finding import Finding
 from ioi_fast.ioi.published import DIFFERS, is_gpt2_small
-from ioi_fast.ioi.study import NeedsCircuit, Study
+from ioi_fast.ioi.study import LACKING, Study
 from ioi_fast.model import GPT2
 from ioi_fast.report.figures import Page, Table
 from ioi_fast.report.page import write_page
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
             own = bare if name in WITHOUT_CIRCUIT else study
             try:
                 finding = EXPERIMENTS[name](own)
-            except (NeedsCircuit, NothingToFind) as reason:
+            except (*LACKING, NothingToFind) as reason:
                 left.append((name, str(reason)))
                 continue
             store(folder / f"{name}.json", own.key(), finding, time.perf_counter() - begun)

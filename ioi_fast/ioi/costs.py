@@ -13,7 +13,7 @@ from ioi_fast.calls import ablate, activation_patch, explain, path_patch
 from ioi_fast.circuit import Circuit
 from ioi_fast.ioi import circuits
 from ioi_fast.ioi.evaluation import class_sets, random_sets
-from ioi_fast.ioi.minimality import minimality_sets
+from ioi_fast.ioi.minimality import minimality_sets, unclassed
 from ioi_fast.ioi.paths import ATTENDED
 from ioi_fast.ioi.study import Study
 from ioi_fast.ioi.tellers import tellers_of
@@ -116,7 +116,8 @@ def _sets(study: Study, circuit: Circuit, sets: Sequence[Sequence[Head]]) -> int
 def _of_circuit(sets: Callable[[Study, Circuit], list]) -> Callable[[Study], int]:
     def cost(study: Study) -> int:
         circuit = study.circuit
-        return 0 if circuit is None else _sets(study, circuit, sets(study, circuit))
+        asked = [] if circuit is None else sets(study, circuit)
+        return _sets(study, circuit, asked) if asked else 0
 
     return cost
 
@@ -129,6 +130,8 @@ def _completeness(study: Study, circuit: Circuit) -> list:
 
 
 def _minimality(_study: Study, circuit: Circuit) -> list:
+    if unclassed(circuit):
+        return []
     sets = minimality_sets(circuit).items()
     return [heads for head, others in sets for heads in (others, (*others, head))]
 

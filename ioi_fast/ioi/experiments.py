@@ -2,12 +2,14 @@
 
 E1 to E19 are those of sections 3.1 to 3.4 and the appendix, E20 to E23 the tests of the circuit,
 E24 the adversarial sentences, E25 how sparse E1 is in other models; D finds a circuit. Each takes
-a study and gives a finding; those that ask for classes of heads raise NeedsCircuit without them.
+a study and gives a finding; those that ask for classes of heads raise NeedsCircuit without them,
+those that read roles by name NeedsRoles, those that draw prompts NeedsTokenizer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import wraps
 
 from ioi_fast.ioi import experiments_circuit as of_circuit
 from ioi_fast.ioi import experiments_discovery as of_discovery
@@ -16,7 +18,37 @@ from ioi_fast.ioi import experiments_paths as of_paths
 from ioi_fast.ioi.finding import Finding
 from ioi_fast.ioi.study import Study
 
-EXPERIMENTS: dict[str, Callable[[Study], Finding]] = {
+Experiment = Callable[[Study], Finding]
+_NAMES = ("IO", "S1", "S2")
+# Roles that are read by name, beyond END and those of a circuit's heads. Signals are drawn with
+# the roles of the task: heads that were found on prompts without them stand for nothing there.
+ROLES: dict[str, tuple[str, ...]] = {
+    "E2": ("IO", "S1"),
+    "E3": _NAMES,
+    "E4": _NAMES,
+    "E7": ("IO", "S1"),
+    "E8": ("S2",),
+    "E9": _NAMES,
+    "E10": _NAMES,
+    "E14": _NAMES,
+    "E15": ("S1+1",),
+}
+# Those that write sentences of their own.
+DRAWING = frozenset({"E9", "E10", "E14", "E24"})
+
+
+def _checked(name: str, run: Experiment) -> Experiment:
+    """The experiment, which says first what the prompts or the model lack."""
+
+    @wraps(run)
+    def checked(study: Study) -> Finding:
+        study.check(ROLES.get(name, ()), name in DRAWING)
+        return run(study)
+
+    return checked
+
+
+_RUN: dict[str, Experiment] = {
     "F": of_circuit.behaviour,
     "E1": of_paths.heads_to_logits,
     "D": of_discovery.discovered,
@@ -42,6 +74,7 @@ EXPERIMENTS: dict[str, Callable[[Study], Finding]] = {
     "E24": of_circuit.adversarial_sentences,
     "E25": of_discovery.sparsity,
 }
+EXPERIMENTS = {name: _checked(name, run) for name, run in _RUN.items()}
 # Those that ask nothing of a circuit.
 WITHOUT_CIRCUIT = frozenset({"F", "E1", "D", "E17", "E19", "E24", "E25"})
 # Told with another, from the same runs.

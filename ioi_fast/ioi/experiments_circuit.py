@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from ioi_fast.circuit import Circuit
 from ioi_fast.ioi import circuits
 from ioi_fast.ioi.behaviour import adversarial, score
 from ioi_fast.ioi.completeness import greedy_search
 from ioi_fast.ioi.evaluation import class_sets, evaluate, random_sets
 from ioi_fast.ioi.finding import Finding, Measure
-from ioi_fast.ioi.minimality import minimality
+from ioi_fast.ioi.minimality import minimality, unclassed
 from ioi_fast.ioi.study import NeedsCircuit, Study
 from ioi_fast.report.figures import BarList, Scatter
 
@@ -23,10 +24,19 @@ def behaviour(study: Study) -> Finding:
     return Finding("F", "the model on the task", measures)
 
 
-def _circuit(study: Study):
-    if study.circuit is None or not study.circuit.classes:
-        raise NeedsCircuit("no circuit with classes is known: name a circuit")
+def _circuit(study: Study) -> Circuit:
+    if study.circuit is None:
+        raise NeedsCircuit("no circuit is known: name one")
     return study.circuit
+
+
+def _classed(study: Study) -> Circuit:
+    """A circuit whose heads all have a class: what stands in for a head follows from that."""
+    circuit = _circuit(study)
+    left = unclassed(circuit)
+    if left:
+        raise NeedsCircuit(f"the circuit has heads without a class, such as {left[0]}")
+    return circuit
 
 
 def _knocked(study: Study) -> dict:
@@ -101,7 +111,7 @@ def completeness(study: Study) -> Finding:
 
 def minimal(study: Study) -> Finding:
     """E22: what every head of the circuit is worth."""
-    found = minimality(study.model, study.pairs, _circuit(study), **_knocked(study))
+    found = minimality(study.model, study.pairs, _classed(study), **_knocked(study))
     shares = [one.share for one in found]
     enough = sum(share >= 0.01 for share in shares)
     least = min(found, key=lambda one: one.share)

@@ -28,7 +28,7 @@ def _over_heads(found: Attending, role: str) -> tuple[float, float]:
 
 
 def _running(study: Study) -> dict:
-    return {k: v for k, v in study.running.items() if k != "progress"}
+    return {k: v for k, v in study.running.items() if k not in ("progress", "metric")}
 
 
 def mover_attention(study: Study) -> Finding:

@@ -41,6 +41,12 @@ class Worth:
         return abs(self.without_both - self.without_others) / abs(self.of_model)
 
 
+def unclassed(circuit: Circuit) -> list[Head]:
+    """Heads of a circuit that are in none of its classes."""
+    classed = {head for heads in circuit.classes.values() for head in heads}
+    return [head for head in circuit.roles if head not in classed]
+
+
 def minimality_sets(circuit: Circuit, order: str = "code") -> dict[Head, Heads]:
     """The set K of every head of a circuit that has classes.
 
@@ -51,10 +57,8 @@ def minimality_sets(circuit: Circuit, order: str = "code") -> dict[Head, Heads]:
     """
     if order not in ORDERS:
         raise ValueError(f"order must be one of {', '.join(ORDERS)}, got {order!r}")
-    classed = {head for heads in circuit.classes.values() for head in heads}
-    for head in circuit.roles:
-        if head not in classed:
-            raise ValueError(f"circuit: {head} is in no class, and its set follows from that")
+    for head in unclassed(circuit):
+        raise ValueError(f"circuit: {head} is in no class, and its set follows from that")
     found: dict[Head, Heads] = {}
     chained = (circuits.MOVERS, circuits.BACKUPS)
     for name, heads in circuit.classes.items():

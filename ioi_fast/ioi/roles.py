@@ -10,14 +10,19 @@ from torch import Tensor
 
 from ioi_fast.prompts import PromptPairs
 
+
+class NeedsRoles(ValueError):
+    """A role is asked for that prompts neither have nor have a token at a distance from."""
+
+
 _DISTANT = re.compile(r"(?P<role>.+?)(?P<distance>[+-][1-9][0-9]*)")
 
 
 def with_roles(pairs: PromptPairs, roles: Iterable[str]) -> PromptPairs:
     """The same prompts with every role that is asked for; END-1 is the token before END.
 
-    Raises ValueError for a role that is neither there nor at a distance from one that is, and for
-    one that would stand outside a prompt.
+    Raises NeedsRoles, a ValueError, for a role that is neither there nor at a distance from one
+    that is, and ValueError for one that would stand outside a prompt.
 
     >>> with_roles(pairs, ["END-1"]).positions["END-1"]    # doctest: +SKIP
     """
@@ -45,7 +50,7 @@ def distant(role: str, distance: int) -> str:
 def _place(role: str, positions: dict[str, Tensor], end: Tensor) -> Tensor:
     parts = _DISTANT.fullmatch(role)
     if parts is None or parts["role"] not in positions:
-        raise ValueError(
+        raise NeedsRoles(
             f"the prompts have no role {role!r}, only {', '.join(positions)}, and tokens at a "
             "distance from them, such as END-1"
         )

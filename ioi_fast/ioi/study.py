@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 
@@ -14,14 +14,23 @@ from ioi_fast.ioi.circuits import members
 from ioi_fast.ioi.dataset import ioi_prompts
 from ioi_fast.ioi.finding import Scale
 from ioi_fast.ioi.published import is_gpt2_small
-from ioi_fast.ioi.roles import with_roles
+from ioi_fast.ioi.roles import NeedsRoles, with_roles
 from ioi_fast.ioi.tellers import Tellers, tellers_of
+from ioi_fast.metrics import metric_name
 from ioi_fast.model import GPT2
 from ioi_fast.prompts import PromptPairs
 
 
 class NeedsCircuit(ValueError):
     """An experiment asks for heads of a class, and the study has no such class."""
+
+
+class NeedsTokenizer(ValueError):
+    """An experiment draws prompts of its own, and the model has no tokenizer to write them with."""
+
+
+# What an experiment raises when the study lacks something that it asks for.
+LACKING = (NeedsCircuit, NeedsRoles, NeedsTokenizer)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,7 +73,10 @@ class Study:
     ) -> Study:
         """A study on given prompts, whose new prompts are those behind the means.
 
-        What is drawn beside them (signals, openers, sentences) is as many prompts as they are.
+        Prompts of any task are taken; what an experiment asks for beyond END, it says. `settings`
+        are `quick` and what goes to every call, such as `metric`. What is drawn beside the prompts
+        (signals, openers, sentences) is as many prompts as they are. Raises NeedsRoles where the
+        circuit has heads at roles that the prompts lack.
         """
         quick, running = bool(settings.pop("quick", False)), settings
         drawn = {"n": len(pairs), "seed": 0}
@@ -86,6 +98,12 @@ class Study:
     def drawn_scale(self) -> Scale:
         """The same for measures on prompts that are drawn, whatever file the study's are from."""
         return Scale(int(self.drawn["n"]), is_gpt2_small(self.model), True)
+
+    def check(self, roles: Iterable[str] = (), tokenizer: bool = False) -> None:
+        """NeedsRoles where the prompts lack one of these, NeedsTokenizer where the model does."""
+        with_roles(self.pairs, roles)
+        if tokenizer and self.model.tokenizer is None:
+            raise NeedsTokenizer("the model has no tokenizer, and prompts have to be written")
 
     def heads(self, *names: str) -> list[str]:
         """The heads of classes; NeedsCircuit where one is not there."""
@@ -124,4 +142,6 @@ class Study:
             "precision": self.running.get("precision", "fp32"),
             "version": version("ioi_fast"),
         }
+        if "metric" in self.running:
+            said["metric"] = metric_name(self.running["metric"])
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
