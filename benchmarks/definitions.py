@@ -33,8 +33,8 @@ or the one that always adds (`greedy_search(rule=)`), one inserted sentence or t
 (`adversarial(sentences=)`). F(C∖K) ablates K everywhere, F(M∖K) at the role position alone: this is
 no choice but the definition of completeness. Published path patching freezes heads at q, k and v or
 at z, which is the same; a mask of −1e5 or −∞, too. Where a library keeps a head at the union of its
-positions over a batch, `Circuit` keeps it at each prompt's own, and at several roles where it is given
-several.
+positions over a batch, `Circuit` keeps it at each prompt's own, and at several roles where it is
+given several.
 """
 
 
