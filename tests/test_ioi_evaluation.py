@@ -124,6 +124,10 @@ def test_class_sets() -> None:
     assert class_sets(circuit) == joined
     assert list(class_sets(circuit, ())) == ["none", "name mover", "backup name mover"]
     assert class_sets(CIRCUIT)["early"] == (Head(0, 1), Head(0, 2))
+    halves = {"name mover (reads S1)": ["2.1"], "backup name mover": ["2.0", "2.1"]}
+    joined = class_sets(Circuit({"2.1": "END", "2.0": "END"}, halves))
+    both = "name mover (reads S1) + backup name mover"
+    assert joined == {"none": (), both: (Head(2, 1), Head(2, 0))}
 
 
 def test_how_many_prompts_are_behind_a_mean() -> None:
@@ -145,6 +149,12 @@ def test_minimality(model, pairs) -> None:
             assert value == pytest.approx(float(truth.base.mean()), rel=1e-3, abs=1e-4)
         change = abs(one.without_both - one.without_others)
         assert one.share == pytest.approx(change / abs(one.of_model))
+        both, alone = (
+            ablate(model, pairs, [{}], "mean_by_form", without(*map(str, heads))).base.double()
+            for heads in ((*others, head), others)
+        )
+        error = float((both - alone).std()) / len(pairs) ** 0.5 / abs(one.of_model)
+        assert one.stderr == pytest.approx(error, rel=1e-3, abs=1e-6)
 
 
 @pytest.mark.parametrize("rule", ["code", "paper"])

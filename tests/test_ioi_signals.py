@@ -14,6 +14,7 @@ from ioi_fast.ioi.signals import (
     SignalTable,
     prefix_shift,
     share_of_drop,
+    share_stderr,
     signal_table,
 )
 from ioi_fast.ioi.variants import longer_prefix_prompts, signal_prompts
@@ -81,6 +82,25 @@ def test_the_fit_of_the_published_table() -> None:
 def test_a_fit_of_what_is_linear_is_exact() -> None:
     exact = torch.tensor([[3.0, -1.0], [2.0, -2.0], [1.0, -3.0]], dtype=torch.float64)
     assert LinearFit.of(exact, 3.0) == LinearFit(2.0, 1.0, 0.0)
+
+
+def test_errors_over_prompts() -> None:
+    """The fit is linear in the values, so that its error is that of the fits of single prompts; of a
+    share, what many draws of as many prompts scatter by."""
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.tensor([[4.0, 0.4], [3.0, 0.0], [2.0, -2.0]])
+    noise = torch.randn(400, 3, 2, 50, generator=generator)
+    drawn = [
+        SignalTable(("0.0",), "END", mean[..., None] + one, torch.full((50,), 4.0)) for one in noise
+    ]
+    fits = torch.tensor([[one.fit.position, one.fit.token] for one in drawn])
+    said = torch.tensor([one.fit_stderr for one in drawn[:50]]).mean(0)
+    assert (said / fits.std(0) - 1).abs().max() < 0.1
+    carrier = table([[4.0, 0.0], [3.0, 0.0], [2.0, -2.0]], 4.0)
+    wide = SignalTable(("0.0",), "END", carrier.values[..., :1].expand(3, 2, 50), drawn[0].base)
+    shares = torch.tensor([share_of_drop(one, wide, 1, -1) for one in drawn])
+    errors = torch.tensor([share_stderr(one, wide, 1, -1) for one in drawn[:20]])
+    assert errors.mean() == pytest.approx(float(shares.std()), rel=0.1)
 
 
 def test_shares_of_a_drop() -> None:

@@ -73,6 +73,9 @@ def test_figures_are_those_of_the_calls(model, study, findings) -> None:
         model, study.pairs, published_circuit(), [[]], mean_pairs=study.mean_pairs
     ).faithfulness
     assert value(findings, "E20", "F(C)/F(M)") == pytest.approx(circuit.share)
+    (behind,) = findings["E20"].figures
+    forms = study.mean_pairs.forms.tolist()
+    assert {row[0]: row[2] for row in behind.rows} == {str(f): forms.count(f) for f in set(forms)}
     inhibition = ["7.3", "7.9", "8.6", "8.10"]
     table = signal_table(model, model.tokenizer, inhibition, **study.drawn)
     inverted = value(findings, "E9", "F with token -1, position -1")

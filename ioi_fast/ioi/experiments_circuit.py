@@ -6,11 +6,11 @@ from ioi_fast.circuit import Circuit
 from ioi_fast.ioi import circuits
 from ioi_fast.ioi.behaviour import adversarial, score
 from ioi_fast.ioi.completeness import greedy_search
-from ioi_fast.ioi.evaluation import class_sets, evaluate, random_sets
+from ioi_fast.ioi.evaluation import class_sets, evaluate, mean_counts, random_sets
 from ioi_fast.ioi.finding import Finding, Measure
 from ioi_fast.ioi.minimality import minimality, unclassed
 from ioi_fast.ioi.study import NeedsCircuit, Study
-from ioi_fast.report.figures import BarList, Scatter
+from ioi_fast.report.figures import BarList, Scatter, Table
 
 
 def behaviour(study: Study) -> Finding:
@@ -65,7 +65,19 @@ def faithfulness(study: Study) -> Finding:
         else:
             share = scale.within("|F(M) − F(C)| of it", found.distance, "0.1", high=0.7)
         measures.append(share)
-    return Finding("E20", "faithfulness", tuple(measures))
+    return Finding("E20", "faithfulness", tuple(measures), (_behind_means(study),))
+
+
+def _behind_means(study: Study) -> Table:
+    """How many prompts the mean of each token is over, form by form."""
+    by_form = study.knocking_out["source"] == "mean_by_form"
+    rows = []
+    for form, counts in mean_counts(study.mean_pairs, by_form).items():
+        there = [count for count in counts if count]
+        rows.append([form, len(there), max(there), min(there)])
+    caption = "Tokens from the first on; a mean with few prompts behind it is noisy."
+    columns = ["form", "tokens", "most prompts at a token", "fewest"]
+    return Table("Prompts behind the means", caption, columns, rows)
 
 
 def completeness(study: Study) -> Finding:
