@@ -85,8 +85,7 @@ def test_a_fit_of_what_is_linear_is_exact() -> None:
 
 
 def test_errors_over_prompts() -> None:
-    """The fit is linear in the values, so that its error is that of the fits of single prompts; of a
-    share, what many draws of as many prompts scatter by."""
+    """Of the fit, which is linear in the values, and of a share: what many draws scatter by."""
     generator = torch.Generator().manual_seed(0)
     mean = torch.tensor([[4.0, 0.4], [3.0, 0.0], [2.0, -2.0]])
     noise = torch.randn(400, 3, 2, 50, generator=generator)
