@@ -270,6 +270,7 @@ def test_bad_requests(tmp_path, capsys) -> None:
     for asked, message in (
         (["E99"], "experiments are F, E1,"),
         (["E1", "--circuit", "none.json"], "--circuit: [Errno 2]"),
+        (["E6", "--circuit", "published"], "--circuit: head 10 of 0.10 is out of range"),
         (["E1", "--n", "0"], None),
     ):
         if message is None:

@@ -10,7 +10,6 @@ from ioi_fast.calls import ablate, explain
 from ioi_fast.circuit import Circuit
 from ioi_fast.commands import options, output
 from ioi_fast.interventions import SOURCES
-from ioi_fast.ioi.circuits import published_circuit
 from ioi_fast.ioi.roles import is_distant, with_roles
 from ioi_fast.metrics import METRICS
 from ioi_fast.model import GPT2
@@ -122,10 +121,8 @@ def _as_heads(result: Result, arguments: argparse.Namespace, model: GPT2) -> Res
 def _base(text: str | None) -> Circuit | str:
     if text is None:
         return "model"
-    if text in ("published", "naive"):
-        return published_circuit("full" if text == "published" else text)
-    if text.endswith(".json"):
-        return options.circuit_file(text)
+    if text in ("published", "naive") or text.endswith(".json"):
+        return options.named_circuit(text)
     heads = {} if text == "none" else options.ablations(text, "--circuit")
     try:
         return Circuit(heads)

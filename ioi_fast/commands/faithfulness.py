@@ -25,7 +25,9 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("folder", metavar="FOLDER", help="where the prompt files are")
     parser.add_argument("--model", default="gpt2", metavar="MODEL", help="default gpt2")
-    parser.add_argument("--circuit", metavar="FILE.json", help="another circuit")
+    parser.add_argument(
+        "--circuit", default="published", metavar="CIRCUIT", help="published, naive or FILE.json"
+    )
     parser.add_argument(
         "--per-form", type=options.positive, default=50, help="first prompts of each file (50)"
     )
@@ -40,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     files = form_files(arguments.folder)
     model = options.read_model(arguments)
     how = {name: getattr(arguments, name) for name in ("backend", "precision", "threads")}
-    circuit = options.circuit_file(arguments.circuit)
+    circuit = options.named_circuit(arguments.circuit)
     found = []
     with bar(2 * len(files), "forms", options.progress(arguments)) as advance:
         asked = (model, arguments.folder, arguments.per_form, circuit)

@@ -14,6 +14,7 @@ from ioi_fast.backends import BACKENDS, PRECISIONS
 from ioi_fast.checkpoint import load
 from ioi_fast.circuit import Circuit
 from ioi_fast.circuit_files import load_circuit
+from ioi_fast.ioi.circuits import published_circuit
 from ioi_fast.ioi.dataset import ioi_prompts
 from ioi_fast.model import GPT2
 from ioi_fast.prompt_files import load_prompts
@@ -21,6 +22,7 @@ from ioi_fast.prompts import PromptPairs
 from ioi_fast.report.atomic import check_target
 from ioi_fast.report.extra import require
 
+_PUBLISHED = {"published": "full", "naive": "naive"}
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
 
@@ -165,10 +167,13 @@ def ablations(text: str, option: str) -> dict[str, str | list[str]]:
     return {node: role.split("/") if "/" in role else role for node, _at, role in parts}
 
 
-def circuit_file(path: str | None) -> Circuit | None:
-    """The circuit in a file; raises ValueError naming --circuit."""
+def named_circuit(text: str) -> Circuit:
+    """GPT-2 small's "published" or "naive" circuit, or that of a file; raises ValueError naming
+    --circuit."""
+    if text in _PUBLISHED:
+        return published_circuit(_PUBLISHED[text])
     try:
-        return None if path is None else load_circuit(path)
+        return load_circuit(text)
     except (ValueError, OSError) as problem:
         raise ValueError(f"--circuit: {problem}") from None
 

@@ -37,12 +37,16 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         description="Runs experiments of the paper and writes a page, and a JSON file for each. "
         "What was run before with the same model, prompts and circuit is not run again. "
         "Experiments that ask for classes of heads need a circuit: GPT-2 small has its own, for "
-        "other models one is found first (D) unless --circuit names a file.",
+        "other models one is found first (D) unless --circuit names one.",
     )
     known = ", ".join(EXPERIMENTS)
     parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help=f"of {known}; all")
     options.add_inputs(parser, n=200)
-    parser.add_argument("--circuit", metavar="FILE.json", help="a circuit with classes of heads")
+    parser.add_argument(
+        "--circuit",
+        metavar="CIRCUIT",
+        help="a circuit with classes of heads: published, naive or FILE.json",
+    )
     parser.add_argument("--quick", action="store_true", help=f"{_QUICK} prompts and fewer sets")
     options.add_running(parser)
     parser.add_argument(
@@ -62,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         names = [name for name in EXPERIMENTS if name in names or name == "D"]
     before = _known(folder, "D", bare, bare) if circuit is None and "D" in names else None
     known = circuit if before is None else before.circuit
-    study = bare if known is None else bare.with_circuit(known)
+    study = bare if known is None else _of_circuit(bare, known)
     _predict(bare, study, [name for name in names if _known(folder, name, bare, study) is None])
     found, left = [], []
     for number, name in enumerate(names, 1):
@@ -129,10 +133,19 @@ def _study(arguments: argparse.Namespace, model: GPT2) -> Study:
 
 
 def _circuit(arguments: argparse.Namespace, model: GPT2) -> Circuit | None:
-    circuit = options.circuit_file(arguments.circuit)
-    if circuit is None and is_gpt2_small(model):
-        return published_circuit()
-    return circuit
+    if arguments.circuit is not None:
+        return options.named_circuit(arguments.circuit)
+    return published_circuit() if is_gpt2_small(model) else None
+
+
+def _of_circuit(bare: Study, circuit: Circuit) -> Study:
+    """The study of a circuit, whose heads and roles the model and the prompts have."""
+    try:
+        study = bare.with_circuit(circuit)
+        circuit.check(study.pairs, study.model.config)
+    except ValueError as problem:
+        raise ValueError(f"--circuit: {str(problem).removeprefix('base: ')}") from None
+    return study
 
 
 def _page(
