@@ -49,7 +49,7 @@ def checkpoint(folder: Path) -> Path:
     return write(folder, lively_model(5, **SMALL))
 
 
-def prompts(n: int = 4, T: int = 12) -> PromptPairs:
+def prompts(n: int = 4, T: int = 9) -> PromptPairs:
     """Prompts of three lengths, each a form, with the roles of the published circuit."""
     drawn = ragged_pairs(n, T, vocab_size=500, seed=7)
     at = {**drawn.positions, "S1+1": drawn.positions["S1"] + 1}

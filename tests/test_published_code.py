@@ -47,7 +47,7 @@ Found = dict[str, Tensor]
 
 @pytest.fixture(scope="module")
 def pairs() -> PromptPairs:
-    return path_experiments.prompts(T=9)
+    return path_experiments.prompts()
 
 
 @pytest.fixture(scope="module")
