@@ -34,7 +34,12 @@ or the one that always adds (`greedy_search(rule=)`), one inserted sentence or t
 no choice but the definition of completeness. Published path patching freezes heads at q, k and v or
 at z, which is the same; a mask of −1e5 or −∞, too. Where a library keeps a head at the union of its
 positions over a batch, `Circuit` keeps it at each prompt's own, and at several roles where it is
-given several.
+given several. Where a form has prompts of several lengths, the released code also averages the
+padding behind the shorter ones; `mean_by_form` leaves it out.
+
+On random weights of GPT-2 small's shapes, `tests/test_transformer_lens_paths.py` and
+`tests/test_transformer_lens_circuits.py` hold our side of this table against TransformerLens, and
+`tests/test_published_code.py` against published code from a folder given by `--peer-path`.
 """
 
 
@@ -60,12 +65,24 @@ def _paths(**other: object) -> Callable[[GPT2, PromptPairs], tuple[Tensor, Tenso
     return measured
 
 
-def _queries(model: GPT2, pairs: PromptPairs) -> tuple[Tensor, Tensor]:
-    receivers = [f"{head}.q" for head in ("2.3", "2.5", "2.7")]
-    at_end, everywhere = (
-        path_patch(model, pairs, "heads", receivers, position).effect for position in ("END", None)
-    )
-    return at_end, everywhere
+QUERIES = [f"{head}.q" for head in ("2.3", "2.5", "2.7")]
+VALUES = [f"{head}.v" for head in ("3.7", "4.0", "5.5")]
+
+
+def _positions(receivers: list[str], role: str) -> Callable:
+    def measured(model: GPT2, pairs: PromptPairs) -> tuple[Tensor, Tensor]:
+        at_role, everywhere = (
+            path_patch(model, pairs, "heads", receivers, at).effect for at in (role, None)
+        )
+        return at_role, everywhere
+
+    return measured
+
+
+def _whole_layer(model: GPT2, pairs: PromptPairs) -> tuple[Tensor, Tensor]:
+    every = [f"2.{head}.q" for head in range(model.config.n_head)]
+    named, whole = (path_patch(model, pairs, "heads", one).effect for one in (QUERIES, every))
+    return named, whole
 
 
 def _new_prompts(model: GPT2, pairs: PromptPairs) -> tuple[Tensor, Tensor]:
@@ -127,7 +144,19 @@ CHOICES = (
         "position of queries",
         '`position="END"` (the paper)',
         "all positions (later implementations)",
-        _queries,
+        _positions(QUERIES, "END"),
+    ),
+    Choice(
+        "position of values",
+        '`position="IO"`: the token that is read (the paper)',
+        "all positions (later implementations)",
+        _positions(VALUES, "IO"),
+    ),
+    Choice(
+        "receiving heads",
+        "those that are named",
+        "every head of their layers (an older implementation)",
+        _whole_layer,
     ),
     Choice(
         "new prompts",

@@ -19,6 +19,14 @@ settings.load_profile("repeatable")
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--peer-path",
+        metavar="DIR",
+        help="a folder with published code that test_published_code.py compares with",
+    )
+
+
 @pytest.fixture(params=["c++", "torch"])
 def form(request: pytest.FixtureRequest) -> ModuleType:
     """The module of one form of the operations; a machine without a compiler fails loudly."""
