@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from ioi_fast.config import GPT2Config
-from ioi_fast.prompts import PromptPairs
+from ioi_fast.prompts import NO_ROLES, PromptPairs
 from ioi_fast.sites import (
     Head,
     Node,
@@ -44,7 +44,10 @@ class Circuit:
             head = _read_head(key, "heads")
             if head in roles:
                 raise ValueError(f"heads: {head} is there twice")
-            roles[head] = read_roles(kept, f"heads[{head}]", "a role like 'END'")
+            argument = f"heads[{head}]"
+            roles[head] = read_roles(kept, argument, "a role like 'END'")
+            if any(role in NO_ROLES for role in roles[head]):
+                raise ValueError(f"{argument} must be roles like 'END', got {kept!r}")
         self.roles: dict[Head, tuple[str, ...]] = dict(sorted(roles.items()))
         if classes is not None and not isinstance(classes, Mapping):
             raise TypeError(f"classes must be a dict like {{'mover': ['9.9']}}, got {classes!r}")

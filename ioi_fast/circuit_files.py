@@ -51,8 +51,8 @@ def load_circuit(path: str | os.PathLike[str]) -> Circuit:
     >>> load_circuit("circuit.json")  # doctest: +SKIP
     Circuit(0.1@S2, 9.9@END)
     """
-    text = Path(path).read_text(encoding="utf-8")
     try:
+        text = Path(path).read_text(encoding="utf-8")
         return circuit_from_dict(json.loads(text, object_pairs_hook=_no_key_twice))
     except (TypeError, ValueError) as problem:
         raise ValueError(f"{path}: {problem}") from problem

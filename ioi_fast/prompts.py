@@ -19,7 +19,7 @@ from torch import Tensor
 Integers = Tensor | numpy.ndarray | Sequence
 END = "END"
 # Words that stand for positions where a role could stand.
-_NO_ROLES = ("", "all", "each")
+NO_ROLES = ("", "all", "each")
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -268,7 +268,7 @@ def _roles(name: str, value: Mapping[str, Integers], n: int, tokens: int) -> dic
     for role, at in value.items():
         if not isinstance(role, str):
             raise TypeError(f"{name} must have strings as roles, got {role!r}")
-        if role in _NO_ROLES:
+        if role in NO_ROLES:
             raise ValueError(f"{name}: {role!r} can't be a role, it has a meaning of its own")
         roles[role] = _ids(f'{name}["{role}"]', at, n)
     end = roles[END]

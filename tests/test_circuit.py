@@ -61,6 +61,8 @@ def test_a_head_may_be_kept_at_several_roles() -> None:
             "heads[0.1] must be a role like 'END' or a list of roles, got ['S2'",
         ),
         (3, TypeError, "heads[0.1] must be a role like 'END' or a list of roles, got 3"),
+        ("", ValueError, "heads[0.1] must be roles like 'END', got ''"),
+        (["S2", "all"], ValueError, "heads[0.1] must be roles like 'END', got ['S2', 'all']"),
         ({"S2"}, TypeError, "heads[0.1] must be a role like 'END' or a list of roles, got {'S2'}"),
     ],
 )

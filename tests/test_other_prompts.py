@@ -57,7 +57,7 @@ UNCLASSED = Circuit({"3.3": "END", "0.5": "B1"})
     [
         (None, BARE),
         (MOVERS, BARE | OF_CIRCUIT | {"E6", "E13", "E16", "E22"}),
-        (OWN, BARE | OF_CIRCUIT | {"E6", "E11", "E12", "E13", "E16", "E22"}),
+        (OWN, BARE | OF_CIRCUIT | {"E6", "E16", "E22"}),
         (UNCLASSED, BARE | OF_CIRCUIT),
     ],
     ids=["none", "S-inhibition", "others tell", "no classes"],

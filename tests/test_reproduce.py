@@ -14,7 +14,7 @@ from small_models import reading_model
 from ioi_fast import GPT2, ablate, explain, load, load_prompts, path_patch
 from ioi_fast.circuit_files import load_circuit
 from ioi_fast.cli import main
-from ioi_fast.ioi.circuits import published_circuit
+from ioi_fast.ioi.circuits import circuit_of_classes, published_circuit
 from ioi_fast.ioi.costs import predicted_flops
 from ioi_fast.ioi.dataset import abc_records
 from ioi_fast.ioi.evaluation import evaluate
@@ -161,7 +161,7 @@ def test_the_command_and_what_it_does_not_run_again(circuit, tmp_path, capsys, m
     asked = ["reproduce", "E1", "E6", "E15", "E24", "--n", "8", "--quiet", "--out", str(out)]
     assert main([*asked, "--circuit", circuit]) == 0
     predicted, shown = capsys.readouterr().out.split("\n", 1)
-    assert re.match(r"predicted: [\d,]+ GFLOP for 4 experiments, at the least \d+ s", predicted)
+    assert re.match(r"predicted: [\d,]+ GFLOP for 4 experiments, \d+ s", predicted)
     assert "E6: heads to the queries of name mover heads" in shown
     assert "E15 left out: the circuit has no heads of class 'induction'" in shown
     files = {name: (out / f"{name}.json").read_text() for name in ("E1", "E6", "E24")}
@@ -188,6 +188,7 @@ def test_a_circuit_is_found_where_none_is_named(tmp_path, capsys) -> None:
     shown = capsys.readouterr().out
     assert "and what the circuit asks that is to be found" in shown
     assert "E15 left out: the circuit has no heads of class 'induction'" in shown
+    assert "E11 left out: END-1 from S2 heads at END-1 are in the first layer" in shown
     found = load_circuit(out / "circuit.json")
     assert {("0.5", "END-1"), ("1.6", "END")} <= {(str(h), role) for h, role in found.nodes}
     assert "E8: what END-1 from S2 heads at END-1 attend to" in shown
@@ -227,6 +228,8 @@ def test_costs_are_those_of_the_plans(model, study) -> None:
     assert costs["E21"] > costs["E22"] > costs["E20"]
     bare = Study.drawn_from(model, n=12, quick=True)
     left = {name for name in EXPERIMENTS if predicted_flops(bare, name) == 0}
+    movers = bare.with_circuit(circuit_of_classes({"name mover": ["9.9"], "S-inhibition": ["8.6"]}))
+    assert predicted_flops(movers, "E9") > 0 == predicted_flops(movers, "E14")
     assert left == {"E6", *(f"E{n}" for n in (9, 10, 11, 12, 13, 14, 15, 20, 21, 22))}
 
 
@@ -270,6 +273,9 @@ def test_bad_requests(tmp_path, capsys) -> None:
     for asked, message in (
         (["E99"], "experiments are F, E1,"),
         (["E1", "--circuit", "none.json"], "--circuit: [Errno 2]"),
+        (["E6", "--circuit", ""], "--circuit must be published, naive or the name of a file"),
+        (["F", "--n", "1"], "reproduce needs at least two prompts"),
+        (["F", "--precision", "bf16", "--backend", "reference"], "precision 'bf16'"),
         (["E6", "--circuit", "published"], "--circuit: head 10 of 0.10 is out of range"),
         (["E1", "--n", "0"], None),
     ):

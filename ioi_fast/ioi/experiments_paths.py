@@ -21,7 +21,7 @@ from ioi_fast.ioi.signals import (
     share_stderr,
     signal_table,
 )
-from ioi_fast.ioi.study import Study
+from ioi_fast.ioi.study import NeedsCircuit, Study
 from ioi_fast.ioi.tellers import Tellers
 from ioi_fast.report.figures import BarList, HeatMap, Section
 from ioi_fast.report.sweeps import heads_heat_map, ranking_bars
@@ -36,11 +36,11 @@ def _figures(result: Result, title: str, caption: str) -> tuple[Section, ...]:
 
 
 def _drops(result: Result, count: int) -> list[str]:
-    return [head for head, _, _ in result.ranking()[:count]]
+    return [head for head, effect, _ in result.ranking()[:count] if effect < 0]
 
 
 def _rises(result: Result, count: int) -> list[str]:
-    return [head for head, _, _ in result.ranking()[::-1][:count]]
+    return [head for head, effect, _ in result.ranking()[::-1][:count] if effect > 0]
 
 
 def heads_to_logits(study: Study) -> Finding:
@@ -67,6 +67,8 @@ def _to(study: Study, experiment: str, name: str, site: str, published: list[str
 def _to_tellers(study: Study, experiment: str, site: str, published: list[str]) -> Finding:
     """Paths to the S-inhibition heads: queries at their role, the others where they read."""
     tellers = study.tellers()
+    if all(Head.parse(head).layer == 0 for head in tellers.heads):
+        raise NeedsCircuit(f"{tellers.place} are in the first layer: no head comes before them")
     position = tellers.role
     if site != "q" and tellers.name == circuits.INHIBITION:
         position = ATTENDED[circuits.INHIBITION]

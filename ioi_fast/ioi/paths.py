@@ -54,7 +54,7 @@ def to_class(
         raise ValueError(f"site must be 'q', 'k' or 'v', got {site!r}")
     receivers = [f"{head}.{site}" for head in heads]
     if position is None:
-        role = circuit.roles[heads[0]][0]
+        role = circuits.role_of(circuit, name)
         position = role if site == "q" else ATTENDED.get(name, role)
     return path_patch(model, pairs, senders, receivers, position, **running)
 
@@ -151,7 +151,9 @@ def mlp_knock_outs(
     if layers < 2:
         raise ValueError(f"model must have at least two layers, got {layers}")
     variants = [{f"mlp{layer}": position} for layer in range(layers)]
-    variants.append({f"mlp{layer}": position for layer in range(1, layers)})
+    # Of two layers all but the first are the second alone.
+    if layers > 2:
+        variants.append({f"mlp{layer}": position for layer in range(1, layers)})
     result = ablate(model, pairs, variants, source, **running)
     values = result.base + result.values
-    return MlpKnockOuts(values[:-1], values[-1], torch.clone(result.base))
+    return MlpKnockOuts(values[:layers], values[-1], torch.clone(result.base))

@@ -11,14 +11,17 @@ from importlib.metadata import version
 from ioi_fast.circuit import Circuit
 from ioi_fast.circuit_files import circuit_to_dict
 from ioi_fast.ioi.circuits import members
-from ioi_fast.ioi.dataset import ioi_prompts
+from ioi_fast.ioi.dataset import abc_records, ioi_prompts, pair_records
 from ioi_fast.ioi.finding import Scale
 from ioi_fast.ioi.published import is_gpt2_small
+from ioi_fast.ioi.records import sample_records
 from ioi_fast.ioi.roles import NeedsRoles, with_roles
 from ioi_fast.ioi.tellers import Tellers, tellers_of
 from ioi_fast.metrics import metric_name
 from ioi_fast.model import GPT2
 from ioi_fast.prompts import PromptPairs
+from ioi_fast.revision import revision
+from ioi_fast.tokenizer import TextCodec
 
 
 class NeedsCircuit(ValueError):
@@ -59,10 +62,10 @@ class Study:
         quick: bool = False,
         **running: object,
     ) -> Study:
-        """A study on n prompts, with means over four times as many others."""
+        """A study on n prompts, with means over four times as many others of each form."""
         how = {"forms": forms, "prepend_bos": prepend_bos}
         pairs = ioi_prompts(model.tokenizer, n, seed, **how)
-        mean_pairs = ioi_prompts(model.tokenizer, 4 * n, seed + 1, **how)
+        mean_pairs = _mean_prompts(model.tokenizer, pairs, seed + 1, prepend_bos)
         drawn = {"n": n, "seed": seed, **how}
         found = cls(model, pairs, mean_pairs, None, drawn, quick, running)
         return found if circuit is None else found.with_circuit(circuit)
@@ -75,11 +78,13 @@ class Study:
 
         Prompts of any task are taken; what an experiment asks for beyond END, it says. `settings`
         are `quick` and what goes to every call, such as `metric`. What is drawn beside the prompts
-        (signals, openers, sentences) is as many prompts as they are. Raises NeedsRoles where the
+        (signals, openers, sentences) is as many prompts as they are, with `prepend_bos` behind
+        <|endoftext|> too. Raises NeedsRoles where the
         circuit has heads at roles that the prompts lack.
         """
         quick, running = bool(settings.pop("quick", False)), settings
-        drawn = {"n": len(pairs), "seed": 0}
+        bos = bool(settings.pop("prepend_bos", False))
+        drawn = {"n": len(pairs), "seed": 0, "prepend_bos": bos}
         found = cls(model, pairs, pairs, None, drawn, quick, running, own_wording=False)
         return found if circuit is None else found.with_circuit(circuit)
 
@@ -141,7 +146,18 @@ class Study:
             "quick": self.quick,
             "precision": self.running.get("precision", "fp32"),
             "version": version("ioi_fast"),
+            "commit": revision(),
         }
         if "metric" in self.running:
             said["metric"] = metric_name(self.running["metric"])
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _mean_prompts(
+    tokenizer: TextCodec, pairs: PromptPairs, seed: int, prepend_bos: bool
+) -> PromptPairs:
+    """Four other prompts for each of these, of its form, so that no form is without a mean."""
+    records = []
+    for form, count in zip(*pairs.forms.unique(return_counts=True), strict=True):
+        records += sample_records(4 * int(count), 100 * seed + int(form), [int(form)])
+    return pair_records(tokenizer, records, abc_records(records, seed), prepend_bos)

@@ -39,7 +39,7 @@ def tellers_of(circuit: Circuit) -> Tellers | None:
     """
     inhibition = circuits.members(circuit, circuits.INHIBITION)
     if inhibition:
-        role = circuit.roles[inhibition[0]][0]
+        role = circuits.role_of(circuit, circuits.INHIBITION)
         return Tellers(circuits.INHIBITION, tuple(map(str, inhibition)), role, "q")
     movers = circuits.members(circuit, circuits.MOVERS)
     named = {head: name for name, heads in circuit.classes.items() for head in heads}
@@ -52,5 +52,5 @@ def tellers_of(circuit: Circuit) -> Tellers | None:
     if not counted:
         return None
     (name, site), _ = counted.most_common(1)[0]
-    heads = circuit.classes[name]
-    return Tellers(name, tuple(map(str, heads)), circuit.roles[heads[0]][0], site)
+    role = circuits.role_of(circuit, name)
+    return Tellers(name, tuple(map(str, circuit.classes[name])), role, site)
