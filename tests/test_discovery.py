@@ -181,7 +181,7 @@ def test_random_circuits_have_the_size_and_are_evaluated_alone() -> None:
         assert share == pytest.approx(truth, abs=1e-5)
     with pytest.raises(ValueError, match="circuits must have at least one circuit, got none"):
         shares(model, pairs, [])
-    with pytest.raises(ValueError, match="source must be one of mean, .*, got 'median'"):
+    with pytest.raises(ValueError, match=r"source must be one of mean, .*, got 'median'"):
         discover(model, pairs, source="median")
     with pytest.raises(ValueError, match="size must be from 1 to 75, got 76"):
         random_circuits(model, pairs, 76)
