@@ -46,6 +46,8 @@ def test_what_heads_write(study: Study) -> None:
     assert written["correlation of 3.0"] > 0.99 and written["correlation of 4.0"] < -0.99
     copied = measured(study, "E4")
     assert copied["copy score of 3.0"] == 1.0 and copied["negative copy score of 4.0"] == 1.0
+    bars = EXPERIMENTS["E4"](study).figures[0]
+    assert dict(zip(bars.labels, bars.values, strict=True)) == pytest.approx(copied)
 
 
 def test_a_back_up_takes_the_movers_place(study: Study) -> None:

@@ -10,7 +10,7 @@ from ioi_fast.ioi.copying import copy_scores
 from ioi_fast.ioi.finding import Finding, Scale
 from ioi_fast.ioi.repeats import repeat_scores, repeated_tokens
 from ioi_fast.ioi.study import Study
-from ioi_fast.report.figures import HeatMap, Scatter, Table
+from ioi_fast.report.figures import BarList, HeatMap, Scatter, Table
 
 
 def _attention_table(found: Attending, title: str, caption: str) -> Table:
@@ -104,14 +104,18 @@ def copying(study: Study) -> Finding:
             sign = "negative " if name == circuits.NEGATIVES else ""
             said, error = f"{sign}copy score of {head}", (value * (1 - value) / found.names) ** 0.5
             measures.append(scale.within(said, value, published, low=least, error=error))
-    figures = tuple(
-        _head_map(scores, title)
-        for scores, title in (
-            (found.copies, "Copy scores"),
-            (found.negative, "Negative copy scores"),
-        )
+    bars = BarList(
+        "Copy scores of movers and of all heads",
+        "Share of names within the five most likely tokens of what a head makes of them.",
+        [one.name for one in measures],
+        [float(one.value) for one in measures],
+        stderr=[one.error for one in measures],
     )
-    return Finding("E4", "copy scores", tuple(measures), figures)
+    maps = (
+        _head_map(found.copies, "Copy scores"),
+        _head_map(found.negative, "Negative copy scores"),
+    )
+    return Finding("E4", "copy scores", tuple(measures), (bars, *maps))
 
 
 def _head_map(scores: torch.Tensor, title: str) -> HeatMap:
