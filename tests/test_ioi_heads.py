@@ -11,7 +11,7 @@ from compare import assert_close
 from small_models import ragged_pairs, tiny_model
 
 from ioi_fast import GPT2, GPT2Config, PromptPairs, attention
-from ioi_fast.ioi.attending import attending, writing
+from ioi_fast.ioi.attending import Writing, attending, writing
 from ioi_fast.ioi.copying import copy_scores
 from ioi_fast.ioi.repeats import repeat_scores, repeated_tokens
 from ioi_fast.kernels import reference
@@ -221,3 +221,16 @@ def test_repeated_tokens(model) -> None:
         repeat_scores(model, torch.arange(6)[None])
     with pytest.raises(ValueError, match="diagonal must be 'exact' or 'code'"):
         repeat_scores(model, tokens, "whole")
+
+
+def test_the_error_of_a_correlation_is_what_draws_of_prompts_scatter_by() -> None:
+    """Points of a prompt hang together: its error is not that of twice as many prompts."""
+    generator = torch.Generator().manual_seed(0)
+    found, errors = [], []
+    for _ in range(200):
+        own = torch.randn(1, 40, generator=generator)
+        noise = 0.7 * torch.randn(1, 40, generator=generator)
+        one = Writing((Head(0, 0),), torch.cat([own, own], 1), torch.cat([own + noise] * 2, 1))
+        found.append(one.correlation)
+        errors.append(one.stderr(draws=100))
+    assert torch.stack(errors).mean() == pytest.approx(float(torch.stack(found).std()), rel=0.2)

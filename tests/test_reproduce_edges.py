@@ -12,8 +12,10 @@ from small_models import reading_model
 from ioi_fast import GPT2, Circuit, GPT2Config, load
 from ioi_fast.circuit_files import save_circuit
 from ioi_fast.cli import main
+from ioi_fast.ioi.circuits import role_of
 from ioi_fast.ioi.dataset import abc_records
 from ioi_fast.ioi.experiments import EXPERIMENTS
+from ioi_fast.ioi.minimality import minimality_sets
 from ioi_fast.ioi.paths import mlp_knock_outs
 from ioi_fast.ioi.records import sample_records
 from ioi_fast.ioi.study import Study
@@ -44,7 +46,7 @@ def test_one_that_can_not_be_run_leaves_the_others(
     shape, left, monkeypatch, tmp_path, capsys
 ) -> None:
     asked = ["F", "E1", "E17", "E19", "E24", "E25"]
-    assert reproduce(monkeypatch, small(**shape), tmp_path, *asked) == bool(left)
+    assert reproduce(monkeypatch, small(**shape), tmp_path, *asked) == ("E24" in left)
     shown = capsys.readouterr().out
     for name in asked:
         reason = f"{name} left out: "
@@ -86,6 +88,18 @@ def test_a_class_stands_where_its_heads_all_are(tmp_path) -> None:
         found.append([EXPERIMENTS[name](study).measures for name in ("E8", "E9")])
         assert study.tellers().role == "END-1"
     assert found[0] == found[1]
+    with pytest.raises(ValueError, match="name must be a class with heads, got 'none'"):
+        role_of(Circuit({"0.5": "S2"}, {"none": []}), "none")
+
+
+def test_a_head_of_two_classes_is_one_head() -> None:
+    heads = {"0.2": "S2", "0.5": ["S2", "S1+1"], "1.6": "END"}
+    classes = {"duplicate token": ["0.2", "0.5"], "induction": ["0.5"], "name mover": ["1.6"]}
+    circuit = Circuit(heads, classes)
+    study = Study.drawn_from(load("demo"), circuit, n=6)
+    assert study.heads("duplicate token", "induction") == ["0.2", "0.5"]
+    sets = {str(head): list(map(str, others)) for head, others in minimality_sets(circuit).items()}
+    assert sets == {"0.2": ["0.5"], "0.5": ["0.2"], "1.6": []}
 
 
 def test_prompts_of_a_file_with_and_without_a_beginning(monkeypatch, tmp_path) -> None:
@@ -140,3 +154,9 @@ def test_damaged_findings_are_made_again(damage: dict, monkeypatch, tmp_path) ->
     assert reproduce(monkeypatch, model, tmp_path, "E1") == 0
     again = json.loads(file.read_text())
     assert {**again, "seconds": 0} == {**whole, "seconds": 0}
+
+
+def test_a_file_of_brackets_is_none_of_ours(monkeypatch, tmp_path) -> None:
+    (tmp_path / "E1.json").write_text("[" * 100_000)
+    assert reproduce(monkeypatch, reading_model(), tmp_path, "E1") == 0
+    assert json.loads((tmp_path / "E1.json").read_text())["experiment"] == "E1"

@@ -26,7 +26,7 @@ def stored(file: Path, key: str) -> Finding | None:
             circuit_from_dict(found["circuit"]) if found["circuit"] else None,
         )
         read.table()  # which finds measures that are no numbers
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     return read
 

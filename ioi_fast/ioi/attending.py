@@ -76,9 +76,26 @@ class Writing:
     @property
     def correlation(self) -> Tensor:
         """Pearson's correlation over both names' points, [S]; NaN where nothing varies."""
-        x, y = self.probability.double(), self.projection.double()
-        x, y = x - x.mean(-1, keepdim=True), y - y.mean(-1, keepdim=True)
-        return (x * y).sum(-1) / (x.norm(dim=-1) * y.norm(dim=-1))
+        return _correlation(self.probability.double(), self.projection.double())
+
+    def stderr(self, draws: int = 300, seed: int = 0) -> Tensor:
+        """Standard error of `correlation` by resamples of the prompts, whose points stay together,
+        [S]."""
+        N = self.probability.shape[-1] // 2
+        generator = torch.Generator().manual_seed(seed)
+        found = []
+        for _ in range(draws):
+            chosen = torch.randint(N, (N,), generator=generator)
+            points = torch.cat([chosen, chosen + N])
+            parts = (one[:, points].double() for one in (self.probability, self.projection))
+            found.append(_correlation(*parts))
+        return torch.stack(found).std(0)
+
+
+def _correlation(x: Tensor, y: Tensor) -> Tensor:
+    """Pearson's, over the last dimension."""
+    x, y = x - x.mean(-1, keepdim=True), y - y.mean(-1, keepdim=True)
+    return (x * y).sum(-1) / (x.norm(dim=-1) * y.norm(dim=-1))
 
 
 def writing(model: GPT2, pairs: PromptPairs, heads: Sequence[object]) -> Writing:

@@ -74,12 +74,15 @@ def role_of(circuit: Circuit, name: str) -> str:
     """The role at which the heads of a class stand, where some of them are kept at others too.
 
     That is the class's own in the paper, or the one in its name, as in "END-1 from S2", if all of
-    them are kept there; else the first that they have in common, or the first of the first.
+    them are kept there; else the first that they have in common, or the first of the first. Raises
+    ValueError for a class without heads.
 
     >>> role_of(published_circuit(), "induction")
     'S2'
     """
-    heads = members(circuit, name) or circuit.classes[name]
+    heads = members(circuit, name) or circuit.classes.get(name, ())
+    if not heads:
+        raise ValueError(f"name must be a class with heads, got {name!r}")
     kept = [circuit.roles[head] for head in heads]
     shared = [role for role in kept[0] if all(role in roles for roles in kept)]
     for own in (ROLES.get(base_name(name)), name.split(" from ")[0]):

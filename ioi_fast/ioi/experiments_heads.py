@@ -55,9 +55,11 @@ def writing_direction(study: Study) -> Finding:
     negative = map(str, circuits.members(study.circuit, circuits.NEGATIVES))
     found = writing(study.model, study.pairs, [*movers, *negative])
     scale, measures = study.scale, []
-    points = found.probability.shape[1]
-    for head, value in zip(map(str, found.heads), found.correlation.tolist(), strict=True):
-        name, error = f"correlation of {head}", (1 - value**2) / points**0.5
+    rows = zip(
+        map(str, found.heads), found.correlation.tolist(), found.stderr().tolist(), strict=True
+    )
+    for head, value, error in rows:
+        name = f"correlation of {head}"
         if head in movers:
             measures.append(scale.within(name, value, "> 0.81", low=0.78, error=error))
         else:

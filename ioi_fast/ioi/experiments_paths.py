@@ -21,7 +21,7 @@ from ioi_fast.ioi.signals import (
     share_stderr,
     signal_table,
 )
-from ioi_fast.ioi.study import NeedsCircuit, Study
+from ioi_fast.ioi.study import NeedsCircuit, NeedsLayers, Study
 from ioi_fast.ioi.tellers import Tellers
 from ioi_fast.report.figures import BarList, HeatMap, Section
 from ioi_fast.report.sweeps import heads_heat_map, ranking_bars
@@ -212,7 +212,10 @@ def origin_of_signals(study: Study) -> Finding:
 
 
 def backing_up(study: Study) -> Finding:
-    """E16: heads that take the place of the name movers when these are knocked out."""
+    """E16: heads that take the place of the name movers when these are knocked out.
+
+    Knock-outs of a path patch take their means over its own prompts, as the released code does.
+    """
     movers, source = study.heads(circuits.MOVERS), study.knocking_out["source"]
     found = backups(study.model, study.pairs, movers, source=source, **study.running)
     others = circuits.members(study.circuit, circuits.INHIBITION)
@@ -224,12 +227,16 @@ def backing_up(study: Study) -> Finding:
         scale.within("change of F", found.remaining - 1, "−0.05", -0.15, 0.05, error),
         scale.heads("heads of more than 2 % that grew", heads[:12], list(map(str, published)), 7),
     )
-    caption = "All heads to the logits with the name movers knocked out."
+    caption = (
+        "All heads to the logits with the name movers knocked out by means over these prompts."
+    )
     return Finding("E16", "back-ups", measures, _figures(found.after, "after a knock-out", caption))
 
 
 def mlps(study: Study) -> Finding:
     """E19: MLPs to the logits, and without each of them."""
+    if study.model.config.n_layer < 2:
+        raise NeedsLayers("model must have at least two layers, got 1")
     to_logits = path_patch(study.model, study.pairs, "mlps", **study.running)
     how = {**study.knocking_out, **study.running}
     found = mlp_knock_outs(study.model, study.pairs, **how)

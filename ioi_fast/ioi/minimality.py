@@ -63,7 +63,9 @@ def minimality_sets(circuit: Circuit, order: str = "code") -> dict[Head, Heads]:
     chained = (circuits.MOVERS, circuits.BACKUPS)
     for name, heads in circuit.classes.items():
         if circuits.base_name(name) not in chained:
-            found |= {head: tuple(h for h in heads if h != head) for head in heads}
+            for head in heads:  # of one in several classes, the rest of them all
+                others = (*found.get(head, ()), *(h for h in heads if h != head))
+                found[head] = tuple(dict.fromkeys(others))
     chain = [head for name in chained for head in circuits.members(circuit, name)]
     found |= {head: tuple(chain[:place]) for place, head in enumerate(chain)}
     if _is_published(circuit):

@@ -32,8 +32,12 @@ class NeedsTokenizer(ValueError):
     """An experiment draws prompts of its own, and the model has no tokenizer to write them with."""
 
 
+class NeedsLayers(ValueError):
+    """An experiment asks for more layers than the model has."""
+
+
 # What an experiment raises when the study lacks something that it asks for.
-LACKING = (NeedsCircuit, NeedsRoles, NeedsTokenizer)
+LACKING = (NeedsCircuit, NeedsRoles, NeedsTokenizer, NeedsLayers)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,7 +122,7 @@ class Study:
         missing = [name for name, heads in known.items() if not heads]
         if missing:
             raise NeedsCircuit(f"the circuit has no heads of class {missing[0]!r}")
-        return [str(head) for heads in known.values() for head in heads]
+        return list(dict.fromkeys(str(head) for heads in known.values() for head in heads))
 
     def tellers(self) -> Tellers:
         """The S-inhibition heads, or who tells the movers instead; NeedsCircuit without any."""
