@@ -9,14 +9,13 @@ from pathlib import Path
 
 import pytest
 from small_models import reading_model
+from written_prompts import write_prompts
 
 from ioi_fast import GPT2, GPT2Config, ablate, load_prompts
 from ioi_fast.cli import main
 from ioi_fast.ioi.circuits import published_circuit
-from ioi_fast.ioi.dataset import abc_records
 from ioi_fast.ioi.form_faithfulness import ORDERS, form_faithfulness, published_share
 from ioi_fast.ioi.published import agrees_with, is_gpt2_small
-from ioi_fast.ioi.records import sample_records
 
 PER_FORM = 6
 
@@ -32,19 +31,8 @@ def folder(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("prompts")
     for order, template in (("ABBA", 0), ("BABA", 0), ("ABBA", 13)):
         form = template + 15 * (order == "ABBA")
-        records = sample_records(PER_FORM + 1, 3, [form])
-        new = abc_records(records, 3)
-        prompts = [
-            {
-                "clean": one.text,
-                "corrupt": other.text,
-                "answers": [f" {one.io}"],
-                "wrong_answers": [f" {one.s1}"],
-            }
-            for one, other in zip(records, new, strict=True)
-        ]
         name = f"ioi_{order}_template_{template}_prompts.json"
-        (path / name).write_text(json.dumps({"prompts": prompts}))
+        write_prompts(path / name, PER_FORM + 1, [form])
     return path
 
 

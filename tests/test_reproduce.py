@@ -10,17 +10,16 @@ from pathlib import Path
 import pytest
 import torch
 from small_models import reading_model
+from written_prompts import write_prompts
 
 from ioi_fast import GPT2, ablate, explain, load, load_prompts, path_patch
 from ioi_fast.circuit_files import load_circuit
 from ioi_fast.cli import main
 from ioi_fast.ioi.circuits import circuit_of_classes, published_circuit
 from ioi_fast.ioi.costs import predicted_flops
-from ioi_fast.ioi.dataset import abc_records
 from ioi_fast.ioi.evaluation import evaluate
 from ioi_fast.ioi.experiments import EXPERIMENTS, TOGETHER, named
 from ioi_fast.ioi.finding import Finding, Measure, Scale
-from ioi_fast.ioi.records import sample_records
 from ioi_fast.ioi.signals import signal_table
 from ioi_fast.ioi.study import NeedsCircuit, Study
 from ioi_fast.report.figures import AttentionMap, BarList, HeatMap, Page, Scatter, Table
@@ -234,18 +233,7 @@ def test_costs_are_those_of_the_plans(model, study) -> None:
 
 
 def test_prompts_from_a_file(circuit, tmp_path) -> None:
-    records = sample_records(9, 3, [2, 17])
-    prompts = [
-        {
-            "clean": one.text,
-            "corrupt": other.text,
-            "answers": [f" {one.io}"],
-            "wrong_answers": [f" {one.s1}"],
-        }
-        for one, other in zip(records, abc_records(records, 3), strict=True)
-    ]
-    file = tmp_path / "prompts.json"
-    file.write_text(json.dumps({"prompts": prompts}))
+    file = write_prompts(tmp_path / "prompts.json", 9, [2, 17])
     asked = ["E1", "E20", "E16", "E19", "--circuit", circuit, "--prompts", str(file)]
     out = tmp_path / "out"
     assert main(["reproduce", *asked, "--quiet", "--out", str(out)]) == 0

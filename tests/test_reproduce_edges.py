@@ -8,16 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from small_models import reading_model
+from written_prompts import write_prompts
 
 from ioi_fast import GPT2, Circuit, GPT2Config, load
 from ioi_fast.circuit_files import save_circuit
 from ioi_fast.cli import main
 from ioi_fast.ioi.circuits import role_of
-from ioi_fast.ioi.dataset import abc_records
 from ioi_fast.ioi.experiments import EXPERIMENTS
 from ioi_fast.ioi.minimality import minimality_sets
 from ioi_fast.ioi.paths import mlp_knock_outs
-from ioi_fast.ioi.records import sample_records
 from ioi_fast.ioi.study import Study
 
 
@@ -103,18 +102,7 @@ def test_a_head_of_two_classes_is_one_head() -> None:
 
 
 def test_prompts_of_a_file_with_and_without_a_beginning(monkeypatch, tmp_path) -> None:
-    records = sample_records(12, 3, [2])
-    prompts = [
-        {
-            "clean": one.text,
-            "corrupt": other.text,
-            "answers": [f" {one.io}"],
-            "wrong_answers": [f" {one.s1}"],
-        }
-        for one, other in zip(records, abc_records(records, 3), strict=True)
-    ]
-    file = tmp_path / "prompts.json"
-    file.write_text(json.dumps({"prompts": prompts}))
+    file = write_prompts(tmp_path / "prompts.json", 12, [2])
     values = []
     for bos in ([], ["--bos"]):
         out = tmp_path / f"out{len(bos)}"

@@ -6,6 +6,7 @@ a search will do is not known before: of a discovery a typical number of sweeps 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from ioi_fast.calls import ablate, activation_patch, explain, path_patch
 from ioi_fast.circuit import Circuit
 from ioi_fast.ioi import circuits
 from ioi_fast.ioi.evaluation import class_sets, random_sets
+from ioi_fast.ioi.experiments_circuit import GREEDY, RANDOM_SETS
 from ioi_fast.ioi.minimality import minimality_sets, unclassed
 from ioi_fast.ioi.paths import ATTENDED
 from ioi_fast.ioi.study import Study
@@ -127,8 +129,7 @@ def _of_circuit(sets: Callable[[Study, Circuit], list]) -> Callable[[Study], int
 
 def _completeness(study: Study, circuit: Circuit) -> list:
     """Class and random sets; those that a greedy search looks at are like random ones."""
-    looked_at = 3 * 3 * 5 if study.quick else 10 * 10 * 10
-    count = (20 if study.quick else 100) + looked_at
+    count = RANDOM_SETS[study.quick] + math.prod(GREEDY[study.quick].values())
     return [*class_sets(circuit).values(), *random_sets(circuit, count)]
 
 

@@ -12,6 +12,13 @@ from ioi_fast.ioi.minimality import minimality, unclassed
 from ioi_fast.ioi.study import NeedsCircuit, Study
 from ioi_fast.report.figures import BarList, Scatter, Table
 
+# Sets of completeness by whether a study is quick: random ones, and what a greedy search looks at.
+RANDOM_SETS = {False: 100, True: 20}
+GREEDY = {
+    False: {"runs": 10, "steps": 10, "candidates": 10},
+    True: {"runs": 3, "steps": 3, "candidates": 5},
+}
+
 
 def behaviour(study: Study) -> Finding:
     """F(M), accuracy and probability of IO."""
@@ -84,14 +91,14 @@ def completeness(study: Study) -> Finding:
     """E21: random, class and greedy sets knocked out in the circuit and in the model."""
     circuit, scale = _circuit(study), study.scale
     classes = class_sets(circuit)
-    drawn = random_sets(circuit, 20 if study.quick else 100, int(study.drawn.get("seed", 0)))
+    drawn = random_sets(circuit, RANDOM_SETS[study.quick], int(study.drawn.get("seed", 0)))
     found = evaluate(
         study.model, study.pairs, circuit, [*classes.values(), *drawn], **_knocked(study)
     )
     points, missed = found.points.tolist(), found.incompleteness
     of_random = missed[len(classes) :]
-    size = {"runs": 3, "steps": 3, "candidates": 5} if study.quick else {}
-    greedy = greedy_search(study.model, study.pairs, circuit, **size, **_knocked(study))
+    how = {**GREEDY[study.quick], **_knocked(study)}
+    greedy = greedy_search(study.model, study.pairs, circuit, **how)
     worst = greedy.visited[0]
     mean, most = float(of_random.mean()), float(of_random.max())
     spread = float(of_random.std()) / len(of_random) ** 0.5

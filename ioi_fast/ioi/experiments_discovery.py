@@ -122,8 +122,7 @@ def sparsity(study: Study) -> Finding:
     ]
     names = [role for role in ("IO", "S1", "S2") if role in study.pairs.positions]
     if heads and names:
-        running = {k: v for k, v in study.running.items() if k not in ("progress", "metric")}
-        found = attending(study.model, study.pairs, heads, **running)
+        found = attending(study.model, study.pairs, heads, **study.looking)
         to_names = sum(found.mean(role) for role in names)
         count = int((to_names >= _NAMES).sum())
         measures.append(scale.plain("of them attend to IO and S for the most part", str(count)))

@@ -27,15 +27,11 @@ def _over_heads(found: Attending, role: str) -> tuple[float, float]:
     return float(own.mean()), float(own.std()) / len(own) ** 0.5
 
 
-def _running(study: Study) -> dict:
-    return {k: v for k, v in study.running.items() if k not in ("progress", "metric")}
-
-
 def mover_attention(study: Study) -> Finding:
     """E2: name movers attend to IO, and on p_ABC prompts to both first names alike."""
     heads = study.heads(circuits.MOVERS)
-    orig = attending(study.model, study.pairs, heads, **_running(study))
-    new = attending(study.model, study.pairs, heads, run="new", **_running(study))
+    orig = attending(study.model, study.pairs, heads, **study.looking)
+    new = attending(study.model, study.pairs, heads, run="new", **study.looking)
     to_io, error = _over_heads(orig, "IO")
     first = float((new.mean("IO") - new.mean("S1")).abs().mean())
     measures = (
@@ -139,7 +135,7 @@ def mover_attention_after(study: Study) -> Finding:
         "receivers": [f"{head}.{tellers.site}" for head in movers],
         "position": tellers.role,
     }
-    running = _running(study)
+    running = study.looking
     base = attending(study.model, study.pairs, movers, **running)
     moved = attending(study.model, study.pairs, movers, after=after, **running)
     measures = []
@@ -163,7 +159,7 @@ def mover_attention_after(study: Study) -> Finding:
 def inhibition_attention(study: Study) -> Finding:
     """E8: S-inhibition heads attend to S2."""
     tellers = study.tellers()
-    found = attending(study.model, study.pairs, tellers.heads, tellers.role, **_running(study))
+    found = attending(study.model, study.pairs, tellers.heads, tellers.role, **study.looking)
     (to_s2, error), name = _over_heads(found, "S2"), f"attention from {tellers.role} to S2"
     measure = study.scale.near(name, to_s2, 0.51, 0.05, error)
     caption = f"Mean attention from {tellers.role}."

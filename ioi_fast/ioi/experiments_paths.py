@@ -84,7 +84,9 @@ def _to_tellers(study: Study, experiment: str, site: str, published: list[str]) 
 def _most_read(study: Study, tellers: Tellers) -> str:
     """The token that most of the heads attend to more than to any other."""
     heads = [Head.parse(head) for head in tellers.heads]
-    read = places_read(study.model, study.pairs, heads, tellers.role, study.pairs.roles)
+    read = places_read(
+        study.model, study.pairs, heads, tellers.role, study.pairs.roles, **study.looking
+    )
     first = Counter(places[0] for places in read.values() if places)
     return first.most_common(1)[0][0] if first else tellers.role
 

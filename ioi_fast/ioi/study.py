@@ -99,6 +99,11 @@ class Study:
         return {"source": "mean_by_form" if by_form else "mean", "mean_pairs": self.mean_pairs}
 
     @property
+    def looking(self) -> dict[str, object]:
+        """What goes to `attention`, which has no metric and no bar."""
+        return {k: v for k, v in self.running.items() if k not in ("progress", "metric")}
+
+    @property
     def scale(self) -> Scale:
         """What makes this study's measures."""
         return Scale(len(self.pairs), is_gpt2_small(self.model), self.own_wording)
