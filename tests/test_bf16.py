@@ -114,7 +114,8 @@ def test_plain_bf16_is_an_order_worse(where: str) -> None:
     whole = reference_backend.path_patch(rounded, pairs, patch, "logit_diff", lambda _: None)
     plain = sweep_errors(whole.values.float(), truth).median()
     ours = sweep_errors(in_bf16(path_patch, model, pairs).values, truth).median()
-    assert ours <= BF16_MEDIAN and plain >= 0.05, f"differences {ours:.1e}, plain {plain:.1e}"
+    # How far off plain bf16 is depends on how a CPU sums: 4.9e-2 to 1.1e-1.
+    assert ours <= BF16_MEDIAN and plain >= 10 * ours, f"differences {ours:.1e}, plain {plain:.1e}"
 
 
 def test_both_runs_stay_fp32(means: str) -> None:
