@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import setup
 
 EXTRAS = {
-    "gpu": ["triton>=3.2"],
+    "gpu": ["torch>=2.8", "triton>=3.2"],  # torch for sums in fp32 of products in bf16
     "hub": ["huggingface_hub>=0.30"],
     "report": ["rich>=13.7", "jinja2>=3.1"],
 }
@@ -20,7 +20,8 @@ EXTRAS["dev"] = [
     "pytest-timeout>=2.3",
     "ruff>=0.9",
     "setuptools>=77",
-    "triton>=3.2; platform_system == 'Linux'",  # its interpreter and compiler need no GPU
+    # Its interpreter and compiler need no GPU; before 3.7 the former fails with numpy 2.4.
+    "triton>=3.7; platform_system == 'Linux'",
 ]
 
 setup(
@@ -59,7 +60,7 @@ setup(
     package_data={
         "ioi_fast.benchmarks": ["pytest.ini", "requirements/*.txt", "results/*.json"],
         "ioi_fast.demo": ["checkpoint/*"],
-        "ioi_fast.kernels": ["cpu/*.cpp", "cpu/*.h"],
+        "ioi_fast.kernels": ["cpu/*.cpp", "cpu/*.h", "launches/*.json"],
         "ioi_fast.report": ["page.html", "page.css", "page.js"],
     },
     entry_points={"console_scripts": ["ioi-fast = ioi_fast.cli:main"]},

@@ -51,6 +51,7 @@ _FLOATS = (
     "sources",
     "out",
 )
+_OF_NO_ROWS = (triton_rows.gelu_delta_kernel, triton_rows.to_tf32_kernel)
 _PLACES = ("at", "changed", "index", "variant", "heads")
 _TENSOR_CORES = {"cuda": r"\b(?:HMMA|HGMMA|UTCHMMA)", "hip": "v_mfma"}
 
@@ -95,7 +96,7 @@ def cases() -> Iterator[Case]:
     """Every kernel, tile and precision that a launch can choose, for aligned rows and others."""
     for case in _aligned_cases():
         yield case
-        if not case.kernel.__name__.startswith("gelu"):  # which knows no rows
+        if case.kernel not in _OF_NO_ROWS:
             yield replace(case, aligned=False)
 
 
@@ -103,7 +104,8 @@ def _aligned_cases() -> Iterator[Case]:
     for launch in triton_launch.ROWS:
         yield Case(triton_rows.layernorm_delta_kernel, launch, None)
         yield Case(triton_rows.readout_delta_kernel, launch, None)
-    yield Case(triton_rows.gelu_delta_kernel, triton_launch.GELU, None)
+    for kernel in _OF_NO_ROWS:
+        yield Case(kernel, triton_launch.GELU, None)
     for launch in triton_launch.HEAD_WRITE.values():
         yield Case(triton_products.head_write_kernel, launch, "ieee")
     for precision in PRECISIONS:

@@ -61,7 +61,7 @@ def fast_backend(model: GPT2, precision: str, backend: str) -> tuple[str, str | 
         dtype = str(model.dtype).removeprefix("torch.")
         return name, f"the weights are {dtype}, not float32"
     if name == "triton":
-        return name, why_not_triton(model.device)
+        return name, why_not_triton(model.device, precision)
     if precision == "tf32":
         return name, "precision 'tf32' is of GPUs, backend 'triton'"
     elsewhere = model.device.type != "cpu"

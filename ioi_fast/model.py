@@ -139,13 +139,11 @@ class GPT2:
 
     def to(self, *, device: torch.device | str | None = None, dtype=None) -> GPT2:
         """The same model elsewhere or in another precision; self when nothing changes."""
-        device = torch.device(device) if device is not None else self.device
         dtype = dtype or self.dtype
-        if device == self.device and dtype == self.dtype:
+        weights = self.weights.to(self.device if device is None else device, dtype)
+        if weights.wte.device == self.device and dtype == self.dtype:  # "cuda" may be "cuda:1"
             return self
-        moved = GPT2(
-            self.config, self.weights.to(device, dtype), tokenizer=self.tokenizer, name=self.name
-        )
+        moved = GPT2(self.config, weights, tokenizer=self.tokenizer, name=self.name)
         if dtype in (self.dtype, torch.float64):  # a cast that keeps every value
             moved._weight_hash = self._weight_hash
         return moved

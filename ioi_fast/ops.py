@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -13,6 +14,7 @@ from types import ModuleType
 
 import torch
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
 from ioi_fast.kernels import cpu_ops, torch_ops
 from ioi_fast.kernels.bf16_linear import ROUNDED, bf16_arithmetic, bf16_linear
@@ -94,7 +96,7 @@ def triton(precision: str, device: torch.device) -> Ops:
 
     New tensors of a call are made on the device. Raises RuntimeError where the kernels can't run.
     """
-    reason = why_not_triton(device)
+    reason = why_not_triton(device, precision)
     if reason is not None:
         raise RuntimeError(f"backend 'triton' can't run: {reason}")
     from ioi_fast.kernels import triton_graph, triton_ops
@@ -108,7 +110,7 @@ def triton(precision: str, device: torch.device) -> Ops:
     if precision == "fp32":
         return table
     # The interpreter's own bf16 is not a GPU's: there operands are rounded and multiplied in fp32.
-    # It knows no TF32, and multiplies in fp32.
+    # So are those of TF32, which we round on a GPU as well.
     means = "rounded" if precision == "bf16" and _interpreted() else precision
     products = {
         "linear": partial(triton_ops.linear, precision=means),
@@ -117,12 +119,12 @@ def triton(precision: str, device: torch.device) -> Ops:
     return replace(table, precision=precision, fp32=table, **products)
 
 
-def why_not_triton(device: torch.device) -> str | None:
-    """The reason why Triton kernels can't run on a device, or None."""
+def why_not_triton(device: torch.device, precision: str = "fp32") -> str | None:
+    """The reason why Triton kernels can't run on a device in a precision, or None."""
     if find_spec("triton") is None:
         return "triton is not installed: pip install 'ioi_fast[gpu]'"
     if _interpreted():
-        return None
+        return _why_not_interpreted()
     if device.type != "cuda":  # which AMD's GPUs are called too
         found = torch.cuda.is_available()
         problem = "the model is on the CPU" if found else "torch sees no GPU"
@@ -133,7 +135,39 @@ def why_not_triton(device: torch.device) -> str | None:
     if torch.version.hip is None and torch.cuda.get_device_capability(device) < _OLDEST:
         major, minor = torch.cuda.get_device_capability(device)
         return f"the GPU is of compute capability {major}.{minor}, the kernels need 8.0"
+    if precision == "bf16" and not hasattr(torch.ops.aten.mm, "dtype"):
+        return (
+            f"precision 'bf16' on a GPU needs torch 2.8, this is {torch.__version__}: "
+            "pip install 'ioi_fast[gpu]'"
+        )
+    if compiler_for_triton() is None:
+        return (
+            "triton finds no C compiler for what launches its kernels: install gcc or clang, "
+            "or name one in the environment variable CC"
+        )
     return None
+
+
+def _why_not_interpreted() -> str | None:
+    """Before 3.7 the interpreter makes numbers of arrays in a way that numpy 2.4 took away."""
+    import numpy
+    import triton
+
+    if TorchVersion(triton.__version__) >= (3, 7) or TorchVersion(numpy.__version__) < (2, 4):
+        return None
+    return (
+        f"the interpreter of triton {triton.__version__} can't run with numpy {numpy.__version__}: "
+        "it needs triton 3.7 or newer, or numpy older than 2.4"
+    )
+
+
+def compiler_for_triton() -> str | None:
+    """Path of the C compiler that Triton takes on a real GPU, or None: CC if it is set, else gcc,
+    else clang."""
+    named = os.environ.get("CC")
+    if named is not None:
+        return shutil.which(named)
+    return shutil.which("gcc") or shutil.which("clang")
 
 
 def _interpreted() -> bool:

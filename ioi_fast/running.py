@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
+from ioi_fast.kernels.fp32_products import fp32_products
 from ioi_fast.whole_numbers import whole_number
 
 # OpenMP ends the process when it can't start a thread.
@@ -52,8 +53,10 @@ def surroundings(threads: int | None) -> Iterator[None]:
 
 @contextmanager
 def own_precision() -> Iterator[None]:
-    """Runs outside of torch.autocast, which would round what is said to be fp32."""
-    with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+    """Runs outside of torch.autocast and of what else a process allows torch's products, all of
+    which would round what is said to be fp32."""
+    outside = torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False)
+    with outside[0], outside[1], fp32_products():
         yield
 
 

@@ -1,11 +1,12 @@
 """Which tile each Triton kernel takes, by shape: data, with no timing at import or first use.
 
 Every row here is compiled ahead of time for every target by the tests; a shape that no row covers
-runs on torch's own operations.
+runs on torch's own operations. A GPU that has timed them may take others (launch_tables.py).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 # What a thread may have on NVIDIA's GPUs. Unless it is said, their assembler may spill some to make
@@ -100,3 +101,21 @@ def attention_of(keys: int, width: int, one_query: bool) -> Launch:
     sizes = {"VARIANTS": BLOCK, "KEYS": keys, "WIDTH": width}
     # What the base lends fills the registers: with a second variant in flight they would spill.
     return _launch(8, stages=1, **sizes, QUERIES=BLOCK, SLOTS=BLOCK)
+
+
+def covering(operation: str, key: Mapping[str, int]) -> tuple[Launch, ...]:
+    """Every tile that does any shape of a key (launch_tables.KEYS), the fewest columns first."""
+    if operation in ("layernorm_delta", "readout_delta"):
+        return tuple(one for one in ROWS if one.constants["BLOCK"] >= key["columns"])
+    if operation == "mlp_in_delta":
+        return (*MLP_IN_FEW, *MLP_IN)
+    if operation == "head_write":
+        return tuple(one for width, one in HEAD_WRITE.items() if width >= key["depth"])
+    if operation == "attention_delta":
+        held = (
+            attention_of(keys, width, one_query=bool(key["one_query"]))
+            for keys, width in KEYS_AND_WIDTHS
+            if keys >= key["keys"] and width >= key["width"]
+        )
+        return (*held, *LONG)
+    raise ValueError(f"{operation!r} has no tiles to choose from")

@@ -20,13 +20,18 @@ CANCELLED = tl.constexpr(-0.5)  # relative change of a variance from which δ ca
 @triton.jit
 def product(x, y, PRECISION: tl.constexpr):
     """x @ y with fp32 sums. PRECISION: "ieee", "tf32", "bf16", or "rounded", which is bf16 where
-    bf16 has no arithmetic (the interpreter): fp32 operands that bf16 could hold."""
-    if PRECISION == "bf16":
+    bf16 has no arithmetic (the interpreter): fp32 operands that bf16 could hold.
+
+    In "tf32" operands are rounded here: matrix units may drop the low bits of what they are given.
+    """
+    if PRECISION == "tf32":
+        out = tl.dot(nearest_tf32(x), nearest_tf32(y), input_precision="tf32")
+    elif PRECISION == "bf16":
         out = tl.dot(x.to(tl.bfloat16), y.to(tl.bfloat16), input_precision="ieee")
     elif PRECISION == "rounded":
         out = tl.dot(nearest_bf16(x), nearest_bf16(y), input_precision="ieee")
     else:
-        out = tl.dot(x, y, input_precision=PRECISION)
+        out = tl.dot(x, y, input_precision="ieee")
     return out
 
 
@@ -36,6 +41,15 @@ def nearest_bf16(x):
     bits = x.to(tl.uint32, bitcast=True)
     bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
     return bits.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def nearest_tf32(x):
+    """fp32 values rounded to the ten bits after the point of TF32, to nearest even."""
+    bits = x.to(tl.uint32, bitcast=True)
+    bits = (bits + 0xFFF + ((bits >> 13) & 1)) & 0xFFFFE000
+    # A GPU's own NaN is all ones, and would become zero.
+    return tl.where(x == x, bits.to(tl.float32, bitcast=True), x)
 
 
 @triton.jit

@@ -12,8 +12,8 @@ import torch
 import triton
 from torch import Tensor
 
-from ioi_fast.kernels import torch_ops, triton_launch
-from ioi_fast.kernels.dense_linear import DenseLinear, fp32_products
+from ioi_fast.kernels import launch_tables, torch_ops, triton_launch
+from ioi_fast.kernels.dense_linear import DenseLinear
 from ioi_fast.kernels.reference import LIVE
 from ioi_fast.kernels.triton_attention import attention_delta_last, attention_delta_queries
 from ioi_fast.kernels.triton_attention_long import attention_delta_long
@@ -23,23 +23,23 @@ from ioi_fast.kernels.triton_rows import (
     gelu_delta_kernel,
     layernorm_delta_kernel,
     readout_delta_kernel,
+    to_tf32_kernel,
 )
 
 _TANH_FORMS = ("gelu_new", "gelu_pytorch_tanh")
 
-linear = DenseLinear
 # Runs are few rows: their products and their attention are the library's.
 mlp, attention = torch_ops.mlp, torch_ops.attention
 
 
 @contextmanager
 def workspace(device: torch.device) -> Iterator[None]:
-    """While a call runs, new tensors are made on its device, kernels are launched there, and fp32
-    products are that, whatever the process has set for its own. Memory is torch's."""
+    """While a call runs, new tensors are made on its device and kernels are launched there. Memory
+    is torch's."""
     launched = nullcontext()
     if device.type == "cuda" and torch.cuda.is_available():
         launched = torch.cuda.device(device)
-    with fp32_products("highest"), device, launched:
+    with device, launched:
         yield
 
 
@@ -56,12 +56,27 @@ def launch_kernel(
         kernel[(programs,)](*arguments, **launch.constants, **more, **settings)
 
 
+def to_tf32(rows: Tensor) -> Tensor:
+    """Values rounded to TF32, to nearest even, in the same shape: some GPUs drop the bits that TF32
+    has not, which is twice the error and all to one side."""
+    out, size = torch.empty_like(rows, memory_format=torch.contiguous_format), rows.numel()
+    programs = triton.cdiv(size, triton_launch.GELU.constants["BLOCK"])
+    launch_kernel(to_tf32_kernel, programs, triton_launch.GELU, rows.contiguous(), out, size)
+    return out
+
+
+def linear(weight: Tensor, bias: Tensor | None, precision: str = "ieee") -> DenseLinear:
+    """A product with a weight [in, out] that never changes."""
+    return DenseLinear(weight, bias, precision, to_tf32)
+
+
 def layernorm_delta(x_RD: Tensor, delta_RD: Tensor, gain_D: Tensor, epsilon: float) -> Tensor:
     """Change of a LayerNorm's output: x [N, D], delta [..., N, D] -> [..., N, D]."""
     N, D = x_RD.shape
     launch = triton_launch.row_launch(D)
     if launch is None:
         return torch_ops.layernorm_delta(x_RD, delta_RD, gain_D, epsilon)
+    launch = launch_tables.tuned("layernorm_delta", None, (D,), x_RD.device, launch)
     delta_RD = delta_RD.contiguous()
     out = torch.empty_like(delta_RD)
     given = (x_RD.contiguous(), delta_RD, gain_D.contiguous(), out, N, D, epsilon)
@@ -77,6 +92,7 @@ def readout_delta(
     launch = triton_launch.row_launch(D)
     if launch is None:
         return torch_ops.readout_delta(x_RD, delta_RD, gain_D, epsilon, direction_RD)
+    launch = launch_tables.tuned("readout_delta", None, (D,), x_RD.device, launch)
     out = torch.empty(delta_RD.shape[:-1], dtype=torch.float32, device=delta_RD.device)
     rows = (x_RD.contiguous(), delta_RD.contiguous(), gain_D.contiguous())
     given = (*rows, direction_RD.contiguous(), out, N, D, epsilon)
@@ -106,14 +122,17 @@ def mlp_in_delta(
     """Change of gelu_new(pre) when its input changes by rows @ weight, [R, F].
 
     Row r belongs to base row index[r], or to row r mod N of pre [N, F]: those that share one are
-    its variants.
+    its variants. With "tf32" the weight is rounded already, as DenseLinear's, and so is the result.
     """
     (R, D), F = rows_RD.shape, pre_RF.shape[1]
+    if precision == "tf32":
+        rows_RD = to_tf32(rows_RD)
     if index_R is None:
         index_R = torch.arange(len(pre_RF), device=rows_RD.device)
     N = len(index_R)
     P, out = R // max(1, N), rows_RD.new_empty(R, F)
     launch = triton_launch.product_launch(P, N)
+    launch = launch_tables.tuned("mlp_in_delta", precision, (P, N, D, F), pre_RF.device, launch)
     sizes = launch.constants
     tiles = triton.cdiv(P, sizes["VARIANTS"]) * triton.cdiv(N, sizes["CELLS"])
     tiles *= triton.cdiv(F, sizes["COLUMNS"])
@@ -141,7 +160,8 @@ def mlp_delta(
     base = resid_mid_RD if index_R is None else resid_mid_RD[index_R]
     normed = layernorm_delta(base, delta_RD, gain_D, epsilon).flatten(0, -2)
     hidden = mlp_in_delta(pre_RF, normed, w_in.weight, index_R, w_in.precision)
-    return w_out.delta(hidden).view(delta_RD.shape)
+    product = w_out.delta_of_tf32 if w_out.precision == "tf32" else w_out.delta
+    return product(hidden).view(delta_RD.shape)
 
 
 def add_mlp_delta(
@@ -159,6 +179,7 @@ def head_write(
     launch = triton_launch.write_launch(K)
     if launch is None or not delta_PCD.is_contiguous():
         return torch_ops.head_write(delta_PCD, rows, delta_z_CHK, heads, w_o_HKD)
+    launch = launch_tables.tuned("head_write", "ieee", (C, K, D), delta_PCD.device, launch)
     order = rows.argsort(stable=True)
     sizes = launch.constants
     blocks = triton.cdiv(C, sizes["CELLS"]) * triton.cdiv(D, sizes["COLUMNS"])
@@ -189,11 +210,12 @@ def attention_delta(
     With a source a row at a table's code c ≥ 0 is sources[c]; int16 where there are more than 127.
     """
     (N, T, H, K), S, C = q_NTHK.shape, k_NSHK.shape[1], delta_k.shape[-3]
-    launch = triton_launch.attention_launch(T, S, K)
     device, shape = delta_q.device, delta_q.shape
     rows = [_together(t) for t in (q_NTHK, k_NSHK, v_NSHK)]
     rows += [_together(t).reshape(-1, *t.shape[-4:]) for t in (delta_q, delta_k, delta_v)]
     P = len(rows[3])
+    asked = ("attention_delta", precision, (T == 1, P, S, K), device)
+    launch = launch_tables.tuned(*asked, triton_launch.attention_launch(T, S, K))
     out = torch.empty(P, N, T, H, K, dtype=delta_q.dtype, device=device)
     if at_NT is None:
         at_NT = torch.arange(T, device=device).expand(N, T)
@@ -203,7 +225,7 @@ def attention_delta(
         table = torch.full((1, 1, 1, 1), LIVE, dtype=torch.int8, device=device)
     codes = table.reshape(-1, *table.shape[-3:]).expand(P, N, T, H)
     if sources is None:  # nothing may be taken from one; as in the reference that is zero
-        sources = out.new_zeros(1, 1, 1, 1, 1).expand(1, N, T, H, K)
+        sources = out.new_zeros(K).expand(1, N, T, H, K)
     tensors = (*rows, at_NT.contiguous(), changed_NC.contiguous(), codes)
     tensors += (_together(sources), out)
     # Every axis but that of columns, which the table has none of.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ioi_fast.kernels.triton_math import gelu_change, product
+from ioi_fast.kernels.triton_math import gelu_change, nearest_tf32, product
 
 
 @triton.jit(do_not_specialize=["P", "N"])
@@ -29,7 +29,7 @@ def mlp_in_delta_kernel(
 
     The hidden row crosses memory once: its change is taken from the product's own registers. A tile
     is some variants of some cells, so that what the base has there, pre[index[n]] of cell n, is
-    read once for all of them.
+    read once for all of them. With "tf32" rows and weight are TF32 already, and so is out.
     """
     strips, blocks = tl.cdiv(F, COLUMNS), tl.cdiv(N, CELLS)
     tile = tl.program_id(0)
@@ -52,7 +52,11 @@ def mlp_in_delta_kernel(
             mask=(depth < D)[:, None] & live_column[None, :],
             other=0.0,
         ).to(tl.float32)
-        total += product(left, right, PRECISION)
+        if PRECISION == "tf32":
+            # Rounded before they came: here each would be once for every warp that reads it.
+            total += tl.dot(left, right, input_precision="tf32")
+        else:
+            total += product(left, right, PRECISION)
     shared = first_cell + tl.arange(0, CELLS)
     base_row = tl.load(index + shared, mask=shared < N, other=0)
     base = tl.load(
@@ -62,6 +66,8 @@ def mlp_in_delta_kernel(
     ).to(tl.float32)
     base = tl.broadcast_to(base[None, :, :], (VARIANTS, CELLS, COLUMNS))
     change = gelu_change(tl.reshape(base, (VARIANTS * CELLS, COLUMNS)), total)
+    if PRECISION == "tf32":
+        change = nearest_tf32(change)  # for the second product
     place = out + row[:, None] * F + column[None, :]
     tl.store(place, change.to(out.dtype.element_ty), mask=live_row[:, None] & live_column[None, :])
 

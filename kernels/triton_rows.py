@@ -1,4 +1,4 @@
-"""Triton kernels that go through rows once: LayerNorm, the read-out, and an activation.
+"""Triton kernels that go through rows once: LayerNorm, the read-out, an activation, rounding.
 
 A row of a variant belongs to a base row: row r of [P·N, D] to base row r mod N.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ioi_fast.kernels.triton_math import gelu_change, normed_change
+from ioi_fast.kernels.triton_math import gelu_change, nearest_tf32, normed_change
 
 
 @triton.jit(do_not_specialize=["N"])
@@ -47,3 +47,12 @@ def gelu_delta_kernel(pre, delta, out, base_size, size, BLOCK: tl.constexpr):
     move = tl.load(delta + place, mask=live, other=0.0).to(tl.float32)
     change = gelu_change(base, move)
     tl.store(out + place, change.to(out.dtype.element_ty), mask=live)
+
+
+@triton.jit(do_not_specialize=["size"])
+def to_tf32_kernel(rows, out, size, BLOCK: tl.constexpr):
+    """out [size] = rows [size] rounded to TF32."""
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    live = place < size
+    value = tl.load(rows + place, mask=live, other=0.0).to(tl.float32)
+    tl.store(out + place, nearest_tf32(value).to(out.dtype.element_ty), mask=live)

@@ -1,7 +1,8 @@
-"""A second device that is none: tensors that say they are on a GPU and refuse to meet others.
+"""GPUs that are none: tensors that say they are on one and refuse to meet others.
 
 They lie in the host's memory, so that Triton's interpreter runs on them, and obey a GPU's rules:
-operands are together on it, but for numbers and for indices from the host.
+operands are together on it, but for numbers and for indices from the host. Where none is named,
+"cuda", it is the first, which is torch's current one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 
-DEVICE = torch.device("cuda:0")
+DEVICE, SECOND = torch.device("cuda:0"), torch.device("cuda:1")
 _INDEXED = ("__getitem__", "__setitem__")
 
 
@@ -22,11 +23,13 @@ class Apart(AssertionError):
 
 
 class Pretended(Tensor):
-    """A tensor of the pretended device."""
+    """A tensor of a pretended device."""
+
+    its_device = DEVICE
 
     @property
     def device(self) -> torch.device:
-        return DEVICE
+        return self.its_device
 
     @classmethod
     def __torch_function__(cls, function, types, args=(), kwargs=None):
@@ -37,7 +40,7 @@ class Pretended(Tensor):
 
 
 class _Factories(TorchFunctionMode):
-    """Makes tensors on the pretended device where it is asked for."""
+    """Makes tensors on a pretended device where it is asked for."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         return _run(function, args, kwargs or {})
@@ -45,7 +48,7 @@ class _Factories(TorchFunctionMode):
 
 @contextmanager
 def pretend_device() -> Iterator[torch.device]:
-    """While it is open, there is another device."""
+    """While it is open, there are other devices, of which it gives the first."""
     with _Factories():
         yield DEVICE
 
@@ -76,32 +79,45 @@ def _mapped(value: object, change) -> object:
 
 def _run(function, args: tuple, kwargs: dict) -> object:
     name = getattr(function, "__name__", "")
+    if name == "_has_compatible_shallow_copy_type":  # a module asks whether it may keep its own
+        return False
     asked = kwargs.get("device")
     if name == "to" and args[1:] and isinstance(args[1], (str, torch.device)):
-        asked, args = args[1], (args[0], *args[2:])
+        # What stands behind it may say nothing: no type, or that nothing is waited for.
+        more = [one for one in args[2:] if one is not None and not isinstance(one, bool)]
+        asked, args = args[1], (args[0], *more)
     if name == "cpu":
         asked = "cpu"
     given = list(_tensors([args, kwargs]))
-    here = any(isinstance(tensor, Pretended) for tensor in given)
+    device = next((tensor.device for tensor in given if isinstance(tensor, Pretended)), None)
     moves = name in ("to", "cpu", "copy_")
-    if here and not moves:
+    if device is not None and not moves:
         _check(function, name, args, given)
     kwargs = {key: _mapped(value, on_host) for key, value in kwargs.items() if key != "device"}
     out = function(*_mapped(args, on_host), **kwargs)
     if asked is not None:
-        here = torch.device(asked).type == DEVICE.type
+        asked = torch.device(asked)
+        device = torch.device("cuda", asked.index or 0) if asked.type == DEVICE.type else None
     elif name == "copy_":
-        here = isinstance(args[0], Pretended)
-    if not here:
-        return out
-    return _mapped(out, lambda tensor: tensor.as_subclass(Pretended))
+        device = args[0].device if isinstance(args[0], Pretended) else None
+    return out if device is None else _mapped(out, lambda tensor: _placed(tensor, device))
+
+
+def _placed(tensor: Tensor, device: torch.device) -> Pretended:
+    placed = tensor.as_subclass(Pretended)
+    placed.its_device = device
+    return placed
 
 
 def _check(function, name: str, args: tuple, given: list[Tensor]) -> None:
     if name in _INDEXED:
         if not isinstance(args[0], Pretended):
             raise Apart(f"{name}: a tensor on the host at indices from the device")
-        given = list(_tensors(args[2:]))  # indices may come from the host
+        # Indices may come from the host.
+        given = [t for t in given if isinstance(t, Pretended)] + list(_tensors(args[2:]))
     strays = [list(t.shape) for t in given if not isinstance(t, Pretended) and t.dim()]
     if strays:
         raise Apart(f"{resolve_name(function) or name}: {strays} on the host, others on the device")
+    devices = {str(t.device) for t in given if isinstance(t, Pretended)}
+    if len(devices) > 1:
+        raise Apart(f"{resolve_name(function) or name}: of {' and '.join(sorted(devices))}")

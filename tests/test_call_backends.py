@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 import warnings
+from importlib.util import find_spec
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +14,7 @@ from pretend_device import pretend_device
 from small_models import ragged_pairs, tiny_model
 
 from ioi_fast import GPT2, PromptPairs, ablate, activation_patch, attention, path_patch
-from ioi_fast.ops import why_not_triton
+from ioi_fast.ops import compiler_for_triton, why_not_triton
 
 
 @pytest.fixture(scope="module")
@@ -49,11 +52,83 @@ def test_triton_says_why_it_can_not_run(model, pairs, monkeypatch) -> None:
 def test_a_gpu_that_is_too_old_is_named(monkeypatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setattr("ioi_fast.ops.find_spec", lambda name: object())
-    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (7, 5))
-    device = torch.device("cuda:0")
-    assert "compute capability 7.5, the kernels need 8.0" in why_not_triton(device)
-    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (8, 0))
-    assert why_not_triton(device) is None
+    by_index = {0: (8, 0), 1: (7, 5)}
+    monkeypatch.setattr(
+        "torch.cuda.get_device_capability", lambda device: by_index[torch.device(device).index]
+    )
+    monkeypatch.setattr("ioi_fast.ops.compiler_for_triton", lambda: "/usr/bin/gcc")
+    reason = why_not_triton(torch.device("cuda:1"))
+    assert "compute capability 7.5, the kernels need 8.0" in reason
+    assert why_not_triton(torch.device("cuda:0")) is None
+
+
+@pytest.fixture
+def a_gpu(monkeypatch) -> torch.device:
+    """One that the kernels are made for, with all that Triton needs beside it."""
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.setattr("ioi_fast.ops.find_spec", lambda name: object())
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr("ioi_fast.ops.compiler_for_triton", lambda: "/usr/bin/gcc")
+    return torch.device("cuda:0")
+
+
+def test_bf16_on_a_gpu_names_the_torch_that_it_needs(model, pairs, a_gpu, monkeypatch) -> None:
+    """Before anything runs; other precisions and the interpreter do not need it."""
+    monkeypatch.setattr("torch.ops.aten.mm", SimpleNamespace(dtype=None))
+    assert why_not_triton(a_gpu, "bf16") is None
+    monkeypatch.setattr("torch.ops.aten.mm", SimpleNamespace())  # as before torch 2.8
+    assert "precision 'bf16' on a GPU needs torch 2.8, this is" in why_not_triton(a_gpu, "bf16")
+    assert why_not_triton(a_gpu, "tf32") is why_not_triton(a_gpu) is None
+    with pretend_device(), refused("can't run this: precision 'bf16' on a GPU needs torch 2.8"):
+        path_patch(model.to(device=a_gpu), pairs, precision="bf16", backend="triton")
+
+
+def executable(folder: Path, name: str) -> str:
+    path = folder / name
+    path.write_text("#!/bin/sh\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_a_gpu_without_a_c_compiler_says_what_triton_needs(a_gpu, tmp_path, monkeypatch) -> None:
+    """As Triton looks for one: CC whatever else there is, then gcc, then clang."""
+    monkeypatch.setattr("ioi_fast.ops.compiler_for_triton", compiler_for_triton)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    assert compiler_for_triton() is None
+    reason = "finds no C compiler .*: install gcc or clang, or name one in .* CC"
+    assert re.search(reason, why_not_triton(a_gpu))
+    for name in ("clang", "gcc"):
+        there = executable(tmp_path, name)
+        assert compiler_for_triton() == there and why_not_triton(a_gpu) is None
+    named = executable(tmp_path, "other")
+    for value, found in ((named, named), ("other", named), ("nowhere", None), ("", None)):
+        monkeypatch.setenv("CC", value)
+        assert compiler_for_triton() == found
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr("ioi_fast.ops._why_not_interpreted", lambda: None)
+    assert why_not_triton(torch.device("cpu")) is None, "the interpreter needs none"
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
+def test_an_interpreter_that_fails_with_this_numpy_is_named(a_gpu, monkeypatch) -> None:
+    cpu = torch.device("cpu")
+    for triton, numpy, runs in (
+        ("3.6.0", "2.3.5", True),
+        ("3.6.0", "2.4.0", False),
+        ("3.5.1", "2.10.1", False),
+        ("3.7.0", "2.5.5", True),
+    ):
+        monkeypatch.setattr("triton.__version__", triton)
+        monkeypatch.setattr("numpy.__version__", numpy)
+        monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+        assert why_not_triton(a_gpu) is None, "a GPU does not need it"
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+        reason = why_not_triton(cpu)
+        assert (reason is None) == runs
+        if not runs:
+            assert f"triton {triton} can't run with numpy {numpy}: it needs triton 3.7" in reason
+            assert "numpy older than 2.4" in reason
 
 
 def test_a_model_on_a_gpu_falls_back_where_triton_is_missing(model, pairs, monkeypatch) -> None:

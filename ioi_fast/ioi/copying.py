@@ -12,6 +12,7 @@ from ioi_fast.base import layernorm, tiles
 from ioi_fast.ioi.walk import Walked, walk
 from ioi_fast.model import GPT2
 from ioi_fast.prompts import PromptPairs
+from ioi_fast.running import own_precision
 
 _ROWS = 512  # whose logits stand at a time
 
@@ -27,6 +28,7 @@ class CopyScores:
 
 
 @torch.no_grad()
+@own_precision()
 def copy_scores(
     model: GPT2,
     pairs: PromptPairs,

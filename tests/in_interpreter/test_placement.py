@@ -5,14 +5,17 @@ The device is pretended (pretend_device.py), its kernels run in the interpreter.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
-from pretend_device import DEVICE, Apart, Pretended, pretend_device
+from pretend_device import DEVICE, SECOND, Apart, Pretended, pretend_device
 from small_models import ragged_pairs, shifted_pairs, tiny_model
 
 from ioi_fast import Circuit, ablate, activation_patch, attention, explain, pair_sweep, path_patch
 from ioi_fast.kernels import triton_ops
 from ioi_fast.kernels.dense_linear import DenseLinear
+from ioi_fast.kernels.fp32_products import _get
 from ioi_fast.placement import here
 
 HOST, PAIRS = tiny_model(n_layer=2), ragged_pairs(3)
@@ -86,6 +89,40 @@ def test_callables_are_given_tensors_of_the_device(model) -> None:
     assert torch.equal(got.values, truth.values)
 
 
+@pytest.mark.parametrize("kind", ["receivers", "knock-out", "means by form", "each"])
+def test_the_second_gpu_is_as_good_as_the_first(kind: str, monkeypatch) -> None:
+    """Nothing is made on torch's current device, and kernels are launched on the model's."""
+    call, asked = CALLS[kind]
+    truth = call(HOST, PAIRS, **asked, backend="triton")
+    launched, current, launch = set(), [], triton_ops.launch_kernel
+
+    def watched(kernel, programs, chosen, *given, **more) -> None:
+        launched.update(tensor.device for tensor in given if isinstance(tensor, torch.Tensor))
+        launch(kernel, programs, chosen, *given, **more)
+
+    def opened(device: torch.device):
+        current.append(device)
+        return nullcontext()
+
+    monkeypatch.setattr(triton_ops, "launch_kernel", watched)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device", opened)
+    with pretend_device():
+        model = HOST.to(device=SECOND)
+        assert model.to(device="cuda:1") is model and model.to(device="cuda") is not model
+        got = call(model, PAIRS, **asked)
+    assert launched == {SECOND} and set(current) == {SECOND}
+    assert got.provenance["device"] == "cuda:1"
+    assert torch.equal(got.values, truth.values) and torch.equal(got.base, truth.base)
+
+
+def test_what_forgets_which_gpu_is_seen(monkeypatch) -> None:
+    """A planted fault: tensors of a call are made on the current GPU, which is the first."""
+    monkeypatch.setattr("ioi_fast.placement.torch.get_default_device", lambda: "cuda")
+    with pretend_device(), pytest.raises(Apart, match="cuda:0 and cuda:1"):
+        path_patch(HOST.to(device=SECOND), PAIRS, ["0.1"])
+
+
 def test_logits(model) -> None:
     assert torch.allclose(model(PAIRS.orig).cpu(), HOST(PAIRS.orig), atol=1e-4)
 
@@ -106,23 +143,51 @@ def test_the_device_refuses_what_a_gpu_refuses() -> None:
         ):
             with pytest.raises(Apart):
                 apart()
+        second = torch.ones(3, device=SECOND)
+        assert second.device == (second + 1)[:2].device == SECOND
+        for apart in (
+            lambda: far + second,
+            lambda: torch.cat([second, far]),
+            lambda: far[torch.tensor([0], device=SECOND)],
+            lambda: second.__setitem__(0, far[0]),
+        ):
+            with pytest.raises(Apart, match="cuda:0 and cuda:1"):
+                apart()
+        assert second.to(DEVICE).device == far.copy_(second).device == DEVICE
         assert type((far[torch.tensor([0], device="cpu")] + 1).cpu()) is torch.Tensor
         assert far.max(0).values.device == DEVICE and float(far.sum()) == 3.0
 
 
-def test_fp32_is_fp32_whatever_the_process_allows(model, monkeypatch) -> None:
+def newer_interface() -> None:
+    torch.backends.cuda.matmul.fp32_precision = "tf32"
+
+
+@pytest.mark.parametrize(
+    "allow",
+    [
+        lambda: torch.set_float32_matmul_precision("high"),
+        pytest.param(newer_interface, marks=pytest.mark.skipif(_get is None, reason="torch 2.9")),
+    ],
+    ids=["older interface", "newer interface"],
+)
+def test_fp32_is_fp32_whatever_the_process_allows(allow, model, monkeypatch) -> None:
     """TF32 is off while a call runs, and on again after it."""
     seen, launch = [], triton_ops.launch_kernel
 
+    def allowed() -> bool:
+        if _get is None:
+            return torch.backends.cuda.matmul.allow_tf32
+        return torch.backends.cuda.matmul.fp32_precision == "tf32"
+
     def watched(*given: object, **more: object) -> None:
-        seen.append(torch.get_float32_matmul_precision())
+        seen.append(allowed())
         launch(*given, **more)
 
     monkeypatch.setattr(triton_ops, "launch_kernel", watched)
-    torch.set_float32_matmul_precision("high")
+    allow()
     try:
         path_patch(model, PAIRS, ["0.1"])
-        assert set(seen) == {"highest"} and torch.get_float32_matmul_precision() == "high"
+        assert set(seen) == {False} and allowed()
     finally:
         torch.set_float32_matmul_precision("highest")
 
