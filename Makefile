@@ -15,12 +15,14 @@ STAMP := $(VENV)/.installed
 # Progress bars for a person who waits for torch, silence in a log.
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input $(if $(MAKE_TERMOUT),,--quiet)
 
+SEES_A_GPU := import sys, torch; sys.exit(not torch.cuda.is_available())
+
 # torch finds ninja, which compiles the CPU kernels, through PATH only.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint bench cost clean
+.PHONY: help setup demo test test-slow lint bench gpu cost clean
 
 help:
 	@echo "make setup      make .venv with the pinned versions (PYTHON=, TORCH_INDEX=)"
@@ -29,6 +31,7 @@ help:
 	@echo "make test-slow  the tests that take minutes each or need a peer library"
 	@echo "make lint       ruff check and ruff format --check"
 	@echo "make bench      the benchmarks"
+	@echo "make gpu        all that a GPU can tell, in ten minutes (ARGS=--dry needs none)"
 	@echo "make cost       time and memory by prompts, variants and size of the model, into docs/"
 	@echo "make clean      remove .venv and everything that was built"
 
@@ -71,6 +74,18 @@ lint: setup
 
 bench: setup
 	@ioi-fast bench $(ARGS)
+
+# Where the Python named above has a torch that sees a GPU and .venv has none, that Python gets this
+# checkout as an editable package, with nothing built apart, fetched or replaced; else it is .venv.
+gpu:
+	@python=$(BIN)/python; \
+	if ! $$python -c '$(SEES_A_GPU)' 2>/dev/null && \
+	    $(PYTHON) -c '$(SEES_A_GPU)' 2>/dev/null; then \
+	  python=$(PYTHON); \
+	  $$python -m pip --disable-pip-version-check install --quiet --no-deps --no-index \
+	    --no-build-isolation -e .; \
+	else $(MAKE) --no-print-directory setup; fi && \
+	$$python -P -m ioi_fast.cli bench --backend triton $(ARGS)
 
 cost: setup
 	@$(PIP) install -c constraints.txt --no-build-isolation -e ".[cost]"

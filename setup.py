@@ -44,6 +44,11 @@ setup(
     packages=[
         "ioi_fast",
         "ioi_fast.benchmarks",
+        "ioi_fast.benchmarks.gpu",
+        "ioi_fast.benchmarks.gpu.device_tests",
+        "ioi_fast.benchmarks.gpu.jobs",
+        "ioi_fast.benchmarks.gpu.kernels",
+        "ioi_fast.benchmarks.gpu.peers",
         "ioi_fast.calls",
         "ioi_fast.commands",
         "ioi_fast.demo",
@@ -58,7 +63,7 @@ setup(
         "ioi_fast.kernels": "kernels",
     },
     package_data={
-        "ioi_fast.benchmarks": ["pytest.ini", "requirements/*.txt", "results/*.json"],
+        "ioi_fast.benchmarks": ["pytest.ini", "requirements/*.txt", "results/**/*.json"],
         "ioi_fast.demo": ["checkpoint/*"],
         "ioi_fast.kernels": ["cpu/*.cpp", "cpu/*.h", "launches/*.json"],
         "ioi_fast.report": ["page.html", "page.css", "page.js"],

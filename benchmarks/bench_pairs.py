@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import random
-
 import pytest
 import torch
 
 from ioi_fast import explain, pair_sweep, path_patch
 from ioi_fast.agreement import PROMISED, sweep_error
-from ioi_fast.benchmarks.jobs import gpt2_small, prompts
+from ioi_fast.benchmarks.jobs import Cell, cells, gpt2_small, prompts
 from ioi_fast.benchmarks.measure import Peer, check_peer, run_job
 from ioi_fast.benchmarks.peer_process import peer_process
 
 CELLS = 50
 CHECKED = 3
 MARKS = {"fp32": 11, "bf16": 23}
-Cell = tuple[int, int, int, int, int]  # input, sender layer and head, receiver layer and head
-
-
-def cells(L: int, H: int, count: int) -> list[Cell]:
-    """Pairs drawn uniformly, seed 0."""
-    places = [(layer, head) for layer in range(L) for head in range(H)]
-    every = [(i, *s, *r) for i in range(3) for s in places for r in places if s[0] < r[0]]
-    return random.Random(0).sample(every, count)
 
 
 @pytest.mark.long

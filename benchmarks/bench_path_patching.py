@@ -11,31 +11,20 @@ import pytest
 import torch
 
 from ioi_fast import PromptPairs, Result, explain, path_patch
-from ioi_fast.benchmarks.jobs import gpt2_small, prompts
+from ioi_fast.benchmarks.jobs import PATH_JOBS, gpt2_small, prompts
 from ioi_fast.benchmarks.measure import Peer, check_peer, checked_error, facts, run_job, timed
 from ioi_fast.benchmarks.peer_process import PeerProcess, peer_process
 from ioi_fast.benchmarks.peers import passes
-
-MOVERS = ["9.9.q", "9.6.q", "10.0.q"]
-INHIBITORS = ["7.3.v", "7.9.v", "8.6.v", "8.10.v"]
-# Receivers, position, what they are, prompts, and the mark of each precision.
-JOBS = {
-    "J1": ("logits", "END", "the logits", 16, {"fp32": 145, "bf16": 200}),
-    "J1 at N=100": ("logits", "END", "the logits", 100, {"fp32": 145, "bf16": 200}),
-    "J2": (MOVERS, "END", "the queries of three heads", 16, {"fp32": None, "bf16": 120}),
-    "J3": (INHIBITORS, "S2", "the values of four heads at S2", 16, {"fp32": None, "bf16": 50}),
-}
-
 
 LONG = ("J1 at N=100",)
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in JOBS]
+    "name", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG)) for name in PATH_JOBS]
 )
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def bench_all_heads(benchmark, name: str, precision: str) -> None:
-    receivers, position, where, N, marks = JOBS[name]
+    receivers, position, where, N, marks = PATH_JOBS[name]
     mark, model, pairs = marks[precision], gpt2_small(), prompts(N, 16)
     asked = {"receivers": receivers, "position": position}
     plan = explain(path_patch, model, pairs, **asked)

@@ -20,6 +20,19 @@ CIRCUIT = {
 }
 
 
+# Path patching of all heads.
+MOVERS = ["9.9.q", "9.6.q", "10.0.q"]
+INHIBITORS = ["7.3.v", "7.9.v", "8.6.v", "8.10.v"]
+# Receivers, position, what they are, prompts, and the mark of each precision.
+PATH_JOBS = {
+    "J1": ("logits", "END", "the logits", 16, {"fp32": 145, "bf16": 200}),
+    "J1 at N=100": ("logits", "END", "the logits", 100, {"fp32": 145, "bf16": 200}),
+    "J2": (MOVERS, "END", "the queries of three heads", 16, {"fp32": None, "bf16": 120}),
+    "J3": (INHIBITORS, "S2", "the values of four heads at S2", 16, {"fp32": None, "bf16": 50}),
+}
+Cell = tuple[int, int, int, int, int]  # input, sender layer and head, receiver layer and head
+
+
 def gpt2_small() -> GPT2:
     """GPT-2 small's shapes with random weights."""
     return GPT2.random(GPT2Config(), seed=0)
@@ -44,3 +57,10 @@ def knock_out_sets(count: int) -> list[dict[str, str]]:
         chosen = {head: role for head, role in CIRCUIT.items() if generator.random() < 0.5}
         sets[frozenset(chosen)] = chosen
     return list(sets.values())
+
+
+def cells(L: int, H: int, count: int) -> list[Cell]:
+    """Pairs drawn uniformly, seed 0."""
+    places = [(layer, head) for layer in range(L) for head in range(H)]
+    every = [(i, *s, *r) for i in range(3) for s in places for r in places if s[0] < r[0]]
+    return random.Random(0).sample(every, count)

@@ -6,17 +6,16 @@ and writes the page. No GPU is needed.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import triton
 
 from ioi_fast.benchmarks import kernel_resources, roofline
+from ioi_fast.benchmarks.gpu import keep
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "kernels.md"
+PAGE = keep.DOCS
 _HEAD = """# The Triton kernels on GPUs
 
-Written by `python -P -m ioi_fast.benchmarks.kernel_page` on a machine without a GPU: nothing here
-was measured on one.
+Written by `python -P -m ioi_fast.benchmarks.kernel_page`; only what stands under "Measured" was
+measured on a GPU.
 
 ## What a program takes
 
@@ -55,13 +54,22 @@ Launches, and what a kernel loses against a data sheet, are not in it: nothing c
 that, and small jobs are far slower.
 
 """
+_MEASURED = f"""
+## Measured
+
+By `make gpu`, on each device whose results are in `benchmarks/results/gpu/`.
+
+{keep.BEGIN}
+{keep.END}
+"""
 
 
 def page() -> str:
     """The whole page; compiles what was not compiled before."""
     head = _HEAD.format(triton=triton.__version__)
     tables = ["\n".join(lines) + "\n" for lines in (kernel_resources.lines(), roofline.lines())]
-    return f"{head}\n{tables[0]}{_BYTES}{tables[1]}"
+    whole = f"{head}\n{tables[0]}{_BYTES}{tables[1]}{_MEASURED}"
+    return keep.into(whole, keep.docs_block(keep.kept()))
 
 
 if __name__ == "__main__":

@@ -19,15 +19,15 @@ from transformer_lens.model_bridge import TransformerBridge
 class Worker:
     """A model, prompts and the caches of both runs."""
 
-    def __init__(self, checkpoint: str, prompts: str) -> None:
+    def __init__(self, checkpoint: str, prompts: str, device: str = "cpu") -> None:
         self.model = TransformerBridge.boot_transformers(
-            checkpoint, device="cpu", dtype=torch.float32
+            checkpoint, device=device, dtype=torch.float32
         )
         self.model.enable_compatibility_mode(no_processing=True)
         with numpy.load(prompts) as file:
             for name in ("orig", "new", "end", "answers", "wrong_answers"):
-                setattr(self, name, torch.from_numpy(file[name]))
-        self.row = torch.arange(len(self.orig))
+                setattr(self, name, torch.from_numpy(file[name]).to(device))
+        self.row = torch.arange(len(self.orig), device=device)
         wanted = lambda name: name.endswith("hook_z")  # noqa: E731
         logits, self.before = self.model.run_with_cache(self.orig, names_filter=wanted)
         _, self.after = self.model.run_with_cache(self.new, names_filter=wanted)

@@ -23,7 +23,7 @@ from transformers import GPT2LMHeadModel
 class Worker:
     """A model, prompts and the caches of both runs."""
 
-    def __init__(self, checkpoint: str, prompts: str) -> None:
+    def __init__(self, checkpoint: str, prompts: str, device: str = "cpu") -> None:
         theirs = GPT2LMHeadModel.from_pretrained(checkpoint, dtype=torch.float32)
         config = theirs.config
         self.model = HookedTransformer(
@@ -38,7 +38,7 @@ class Worker:
                 act_fn="gelu_new",
                 eps=config.layer_norm_epsilon,
                 normalization_type="LN",
-                device="cpu",
+                device=device,
             )
         )
         weights = convert_gpt2_weights(theirs, self.model.cfg)
@@ -46,8 +46,8 @@ class Worker:
         with numpy.load(prompts) as file:
             names = ("orig", "new", "end", "answers", "wrong_answers")
             for name in names:
-                setattr(self, name, torch.from_numpy(file[name]))
-        self.row = torch.arange(len(self.orig))
+                setattr(self, name, torch.from_numpy(file[name]).to(device))
+        self.device, self.row = device, torch.arange(len(self.orig), device=device)
         self.caches: tuple | None = None
         self.base: Tensor | None = None
 
@@ -65,7 +65,7 @@ class Worker:
         the logits.
         """
         new, orig = self._caches()
-        at, begun = torch.tensor(at), time.perf_counter()
+        at, begun = torch.tensor(at, device=self.device), time.perf_counter()
         kept: dict[str, Tensor] = {}
         direct = self._run(self._direct(new, orig, sender, at, receivers, kept))
         if receivers:
@@ -82,14 +82,14 @@ class Worker:
     def ablate(self, heads: dict[str, list[int]], means: str) -> dict:
         """Metric [N] when heads live only where they are named, elsewhere at means; its seconds."""
         with numpy.load(means) as file:
-            table = {int(layer): torch.from_numpy(file[layer]) for layer in file}
+            table = {int(n): torch.from_numpy(file[n]).to(self.device) for n in file}
         hooks = []
         for layer, mean_NTHK in table.items():
-            dead_NTH = torch.ones(mean_NTHK.shape[:3], dtype=torch.bool)
+            dead_NTH = torch.ones(mean_NTHK.shape[:3], dtype=torch.bool, device=self.device)
             for name, at in heads.items():
                 own, head = map(int, name.split("."))
                 if own == layer:
-                    dead_NTH[self.row, torch.tensor(at), head] = False
+                    dead_NTH[self.row, torch.tensor(at, device=self.device), head] = False
             hook = partial(_replace, where=dead_NTH[..., None], value=mean_NTHK)
             hooks.append((f"blocks.{layer}.attn.hook_z", hook))
         begun = time.perf_counter()

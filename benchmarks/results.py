@@ -23,6 +23,11 @@ def machine() -> str:
     return (found[1] if found else platform.processor() or platform.machine()).strip()
 
 
+def slug(text: str) -> str:
+    """The name of a file for a machine's name."""
+    return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())
+
+
 def read(path: Path) -> dict:
     """A results file; raises ValueError when it is not one."""
     found = json.loads(path.read_text())

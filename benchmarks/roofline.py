@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ioi_fast import Circuit, ablate, explain, pair_sweep, path_patch
-from ioi_fast.benchmarks.bench_path_patching import JOBS
-from ioi_fast.benchmarks.jobs import CIRCUIT, gpt2_small, knock_out_sets, prompts
+from ioi_fast.benchmarks.jobs import CIRCUIT, PATH_JOBS, gpt2_small, knock_out_sets, prompts
 from ioi_fast.calls.plans import Plan
 from ioi_fast.config import GPT2Config
 from ioi_fast.rerun_work import RerunPlan
@@ -76,7 +75,7 @@ class Work:
 def jobs() -> Iterator[tuple[str, Work]]:
     """The jobs J1 to J5 by name."""
     model = gpt2_small()
-    for name, (receivers, position, _, N, _) in JOBS.items():
+    for name, (receivers, position, _, N, _) in PATH_JOBS.items():
         asked = {"receivers": receivers, "position": position}
         yield name, Work.of(explain(path_patch, model, prompts(N, 16), **asked), model.config)
     sets = {"variants": knock_out_sets(2000), "base": Circuit(CIRCUIT)}

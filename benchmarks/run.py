@@ -43,7 +43,7 @@ def run(request: Request) -> int:
     threads = request.threads or torch.get_num_threads()
     machine, commit = _machine(threads), revision() or f"release {version('ioi_fast')}"
     folder = results.RESULTS if request.keep else Path("out") / "benchmarks"
-    path = request.out or folder / f"{_slug(machine['cpu'])}.json"
+    path = request.out or folder / f"{results.slug(machine['cpu'])}.json"
     old = results.read(path) if request.keep and path.exists() else None
     results.merged({"machine": machine, "jobs": []}, old)  # raises now rather than in an hour
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,3 @@ def _machine(threads: int) -> dict[str, object]:
         "transformers": version("transformers"),
         "ioi_fast": version("ioi_fast"),
     }
-
-
-def _slug(text: str) -> str:
-    return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import json
+import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).parent / "in_interpreter"
+from ioi_fast.benchmarks.gpu.device_tests.pytest_runs import FILES, FileRun
 
-GPU_FILES = ["test_kernels.py", "test_calls.py", "test_replays.py", "test_repeats.py"]
+SECONDS = 1200  # a GPU's first run compiles every tile
+pytestmark = [pytest.mark.gpu]
+if find_spec("pytest_timeout") is not None:  # whose own limit is shorter
+    pytestmark.append(pytest.mark.timeout(SECONDS + 60))
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("file", GPU_FILES)
-def test_on_the_gpu(file: str) -> None:
+@pytest.mark.parametrize("file", FILES)
+def test_on_the_gpu(file: str, tmp_path: Path) -> None:
     """A launch a thousand times has to give the same bits: races show in test_repeats.py."""
-    environment = {**os.environ, "IOI_FAST_TEST_DEVICE": "cuda"}
-    environment.pop("TRITON_INTERPRET", None)
-    command = [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / file]
-    run = subprocess.run(
-        list(map(str, command)), env=environment, capture_output=True, text=True, timeout=280
-    )
-    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
+    row = FileRun.of(file, tmp_path, "cuda").to_its_end(time.monotonic() + SECONDS)
+    assert "missed" not in row, json.dumps(row, indent=1)

@@ -1,21 +1,19 @@
-"""`ioi-fast bench`: the benchmark jobs beside their peers, as a table and a file of results."""
+"""`ioi-fast bench`: the benchmark jobs beside their peers, as a table and files of results."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-import torch
-
+from ioi_fast.benchmarks.gpu.arguments import add_arguments, run_given
 from ioi_fast.commands.options import positive
-from ioi_fast.ops import why_not_triton
 
 _NOTHING_MATCHED = 5  # pytest's exit status
 _NEEDED = ("pytest", "pytest_benchmark", "transformers")
+# Options that belong to one of both alone.
+_OF_CPU = ("only", "all", "threads", "readme")
+_OF_GPU = ("dry", "budget", "parts", "jobs", "precisions", "device", "tune")
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -25,33 +23,34 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         help="how fast this machine is, beside TransformerLens and transformers",
         description="Runs the jobs and their peers in turn, on random weights of GPT-2 small's "
         "shapes: equality first, then time. Peers get environments of their own, built on first "
-        "use (some minutes). Prints a table and writes the results.",
+        "use (some minutes). Prints a table and writes the results. With --backend triton: all "
+        "that a GPU can tell, each part written as it ends.",
     )
-    parser.add_argument("-k", dest="only", default="", help="only jobs that match, as in pytest")
-    parser.add_argument("--all", action="store_true", help="the jobs of minutes too (an hour)")
-    parser.add_argument("--threads", type=positive, help="threads (default: torch's own)")
-    parser.add_argument("--out", type=Path, help="results file (default: out/benchmarks/CPU.json)")
+    parser.add_argument("--backend", default="cpu", choices=("cpu", "triton"), help="(default cpu)")
     parser.add_argument(
+        "--out",
+        type=Path,
+        help="results file (default: out/benchmarks/CPU.json); with triton a folder (out/gpu)",
+    )
+    cpu = parser.add_argument_group("on a CPU")
+    cpu.add_argument("-k", dest="only", default="", help="only jobs that match, as in pytest")
+    cpu.add_argument("--all", action="store_true", help="the jobs of minutes too (an hour)")
+    cpu.add_argument("--threads", type=positive, help="threads (default: torch's own)")
+    cpu.add_argument(
         "--readme",
         action="store_true",
         help="in a checkout: keep them as this machine's results, and make the README's table anew",
     )
-    gpu = parser.add_argument_group("on a GPU, without peers")
-    gpu.add_argument("--backend", default="cpu", choices=("cpu", "triton"), help="(default cpu)")
-    gpu.add_argument(
-        "--dry",
-        action="store_true",
-        help="with triton: all of it in Triton's interpreter on a small model, and no times",
-    )
+    add_arguments(parser.add_argument_group("on a GPU (--backend triton)"))
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the jobs; returns pytest's exit status."""
-    if arguments.backend == "triton":
-        return _on_a_gpu(arguments)
-    if arguments.dry:
-        raise ValueError("--dry is for --backend triton")
+    """Runs the jobs; returns pytest's exit status, or that of the parts on a GPU."""
+    on_gpu = arguments.backend == "triton"
+    _check_apart(arguments, _OF_CPU if on_gpu else _OF_GPU, on_gpu)
+    if on_gpu:
+        return run_given(arguments)
     missing = [name for name in _NEEDED if find_spec(name) is None]
     if missing:
         raise ImportError(
@@ -68,16 +67,10 @@ def run(arguments: argparse.Namespace) -> int:
     return status
 
 
-def _on_a_gpu(arguments: argparse.Namespace) -> int:
-    """Starts the jobs in a process of their own: the interpreter is chosen as triton is loaded."""
-    others = (arguments.only, arguments.all, arguments.threads, arguments.readme)
-    if any(others):
-        raise ValueError("--backend triton runs every job: leave -k, --all, --threads, --readme")
-    reason = why_not_triton(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
-    if find_spec("triton") is None or (reason is not None and not arguments.dry):
-        raise RuntimeError(f"backend 'triton' can't run: {reason}; --dry shows the rest")
-    command = [sys.executable, "-P", "-m", "ioi_fast.benchmarks.gpu"]
-    command += ["--dry"] if arguments.dry else []
-    command += ["--out", str(arguments.out)] if arguments.out else []
-    interpreted = {"TRITON_INTERPRET": "1"} if arguments.dry else {}
-    return subprocess.run(command, env={**os.environ, **interpreted}, check=False).returncode
+def _check_apart(arguments: argparse.Namespace, others: tuple[str, ...], on_gpu: bool) -> None:
+    """Raises ValueError for options that the chosen benchmarks do not have."""
+    given = [name for name in others if getattr(arguments, name)]
+    if given:
+        said = ", ".join("-k" if name == "only" else f"--{name}" for name in given)
+        whose = "the CPU's benchmarks" if on_gpu else "--backend triton"
+        raise ValueError(f"{said}: of {whose} alone")

@@ -1,0 +1,1 @@
+"""The tests on a device, and compute-sanitizer over every kernel."""

@@ -1,0 +1,1 @@
+"""Each kernel alone, and the launch tables that timing its tiles makes."""

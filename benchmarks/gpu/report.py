@@ -1,0 +1,181 @@
+"""What a run has found, as text: tables to paste, and what failed or misses its promise."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ioi_fast.agreement import PROMISED
+from ioi_fast.benchmarks.gpu.part_files import rows_of
+from ioi_fast.benchmarks.gpu.units import Row, failed, missed
+
+OURS = ("ours", "graphs")
+Found = Mapping[str, Sequence[Row]]  # rows by part
+
+
+def summary(folder: Path, parts: Sequence[str]) -> str:
+    """All of a run that was just made: its tables, then what is missing in it."""
+    found = {part: rows_of(folder, part) for part in parts}
+    written = ", ".join(f"{part}.json" for part in parts)
+    text = [*tables(found), "", *problems(found), f"written to {folder}: {written}"]
+    return "\n".join(text)
+
+
+def tables(found: Found) -> list[str]:
+    """Lines of Markdown: the device, the jobs, the ladder, the kernels."""
+    blocks = (machine_lines, job_lines, ladder_lines, kernel_lines, throughput_lines)
+    lines: list[str] = []
+    for block in blocks:
+        own = block(found)
+        if own:
+            lines += ["", *own]
+    return lines
+
+
+def problems(found: Found) -> list[str]:
+    """What was promised and is not so, and what has no finding."""
+    lines = []
+    for part, rows in found.items():
+        for row in rows:
+            if missed(row):
+                lines.append(f"- {part}, {row['unit']}: missed: {row['missed']}")
+            elif failed(row):
+                why = row.get("failed") or f"left out: {row['left_out']}"
+                lines.append(f"- {part}, {row['unit']}: {why.splitlines()[0]}")
+    return ["What failed, was left out or misses its promise:", "", *lines] if lines else []
+
+
+def machine_lines(found: Found) -> list[str]:
+    """The device and what it reaches."""
+    rows = {row["unit"]: row for row in found.get("device", ()) if not failed(row)}
+    if "machine" not in rows:
+        return []
+    one = rows["machine"]
+    text = f"{one['device']}, driver {one.get('driver')}, torch {one['torch']}, "
+    text += f"triton {one['triton']}, {one['host_cpu']}, commit {one['commit']}"
+    reached = [
+        f"{name.removeprefix('product ')} {row['flops_a_second'] / 1e12:.0f} TFLOP/s"
+        for name, row in rows.items()
+        if "flops_a_second" in row
+    ]
+    if "bytes_a_second" in rows.get("copy", {}):
+        reached.append(f"a copy {rows['copy']['bytes_a_second'] / 1e9:.0f} GB/s")
+    return [text, *([f"Ceilings measured: {', '.join(reached)}."] if reached else [])]
+
+
+def job_lines(found: Found) -> list[str]:
+    """Each job and precision, with graphs beside, and the fastest peer that is as exact."""
+    rows = [row for row in found.get("jobs", ()) if "error" in row]
+    if not rows:
+        return []
+    lines = [
+        "| job | precision | error | ours | with CUDA graphs | of the floor "
+        "| fastest peer that meets our error |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    under = {
+        (row["job"], row["precision"]): row
+        for row in found["jobs"]
+        if row.get("captured") and row.get("seconds")
+    }
+    for row in rows:
+        key = (row["job"], row["precision"])
+        floor = f"{row['of_floor']:.0%}" if "of_floor" in row else "–"
+        cells = [*key, f"{row['error']:.0e}", time_of(row), time_of(under.get(key)), floor]
+        lines.append(f"| {' | '.join(cells)} | {peer_cell(found, row)} |")
+    return lines
+
+
+def fastest_peer(found: Found, name: str, precision: str) -> Row | None:
+    """The peer of a job with the shortest time whose error is within our promise of a precision."""
+    able = [
+        row
+        for row in found.get("peers", ())
+        if row.get("job") == name
+        and row.get("rung") not in OURS
+        and row.get("seconds")
+        and row["error"] is not None
+        and row["error"] <= PROMISED[precision]
+    ]
+    return min(able, key=median, default=None)
+
+
+def peer_cell(found: Found, row: Row) -> str:
+    """The fastest peer as exact as a row of ours, and how many times faster ours is."""
+    peer = fastest_peer(found, row["job"], row["precision"])
+    if peer is None or not row.get("seconds"):
+        return "–"
+    ratio = median(peer) / median(row)
+    name = f"{peer['rung']} in {peer['precision']}, {time_of(peer)}"
+    return f"{name}: **{ratio:.{0 if ratio >= 10 else 1}f}×**"
+
+
+def ladder_lines(found: Found) -> list[str]:
+    """Every rung of every job: from hooks to our kernels."""
+    rows = [row for row in found.get("peers", ()) if "rung" in row and "error" in row]
+    if not rows:
+        return []
+    lines = ["| job | rung | precision | error | time |", "|---|---|---|---|---|"]
+    for row in rows:
+        drawn = f", from {row['sampled']} of {row['of']}" if row.get("sampled") else ""
+        error = "–" if row["error"] is None else f"{row['error']:.0e}"
+        cells = [row["job"], row["rung"], row["precision"], error, f"{time_of(row)}{drawn}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def kernel_lines(found: Found) -> list[str]:
+    """Each kernel alone, beside what torch makes of its definition."""
+    rows = [row for row in found.get("kernels", ()) if "operation" in row and "seconds" in row]
+    if not rows:
+        return []
+    lines = [
+        "| kernel | job | precision | error | alone | of the ceiling | torch.compile | SDPA |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        share = f"{row['share']:.0%}" if row.get("share") is not None else "–"
+        cells = [row["operation"], row["job"], row["precision"], f"{row['error']:.0e}"]
+        cells += [time_of(row), share]
+        cells += [time_of(row, f"{kind}_seconds") for kind in ("compiled", "sdpa")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, *tuned_lines(found)]
+
+
+def tuned_lines(found: Found) -> list[str]:
+    """Tiles that were faster than those of the table before, and where the new table is."""
+    lines = []
+    for row in found["kernels"]:
+        for one in row.get("kept", ()):
+            text = f"{one['kernel']} {one['precision'] or ''} at {one['key']}: {one['tile']}"
+            lines.append(f"- {text}, {one['milliseconds']:.3g} ms, before {one['before']:.3g}")
+    return (
+        ["", "Faster tiles, of the launch table that `--tune` wrote:", "", *lines] if lines else []
+    )
+
+
+def throughput_lines(found: Found) -> list[str]:
+    """Variants a second against prompts."""
+    rows = [row for row in found.get("throughput", ()) if "variants_a_second" in row]
+    if not rows:
+        return []
+    lines = [
+        "| prompts | precision | variants a second | patched prompts a second | memory |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        rates = [f"{row[name]:,.0f}" for name in ("variants_a_second", "patched_prompts_a_second")]
+        memory = f"{row['peak_bytes'] / 2**20:.0f} MiB"
+        lines.append(f"| {' | '.join([str(row['N']), row['precision'], *rates, memory])} |")
+    return lines
+
+
+def median(row: Row) -> float:
+    return statistics.median(row["seconds"])
+
+
+def time_of(row: Row | None, name: str = "seconds") -> str:
+    """The median of a row's seconds, – where it has none."""
+    seconds = row.get(name) if row is not None else None
+    return f"{1e3 * statistics.median(seconds):.3g} ms" if seconds else "–"
