@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ioi_fast.benchmarks.gpu import program
+from ioi_fast.benchmarks.gpu import parts, program, worker
 from ioi_fast.benchmarks.gpu.budget import Budget
 from ioi_fast.benchmarks.gpu.part_files import PartFile, rows_of
 from ioi_fast.benchmarks.gpu.parts import Part
@@ -134,3 +134,38 @@ def test_what_a_part_leaves_the_others_have() -> None:
     assert Budget.of(12.0).share(1.0, [1.0, 2.0])[1] == pytest.approx(7.5, abs=1)
     assert budget.share(2.0, []) == pytest.approx((120.0, 120.0), abs=1)
     assert Budget.of(0.0).share(1.0, [1.0]) == (0.0, 0.0)
+
+
+def test_where_kernels_can_not_be_launched_the_rest_runs(tmp_path: Path) -> None:
+    """As on a node without the C compiler that Triton needs."""
+
+    class Without(Setting):
+        no_kernels = "triton finds no C compiler"
+
+    setting = Without(tmp_path, dry=True)
+    own = {part.name: list(part.units(setting)) for part in parts.PARTS}
+    needing = {unit.name: unit.kernels for unit in (*own["device"], *own["peers"])}
+    ours = [name for name, kernels in needing.items() if kernels]
+    assert ours == ["J1 ours fp32", "J1 graphs fp32", "J4 ours fp32"]
+    for name in ("tests", "kernels", "jobs", "throughput"):
+        assert own[name]
+        for unit in own[name]:
+            row = worker.row_of(unit, setting, Allowance(0.0))
+            assert row == {"left_out": "triton finds no C compiler"}
+    assert not program.wrong(row), "what a machine lacks is no fault"
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"error": 1e-6}, False),
+        ({"missed": "error"}, True),
+        ({"failed": "RuntimeError"}, True),
+        ({"left_out": "not installed"}, False),
+        ({"left_out": "no time", "no_time": True}, True),
+        ({"rung": "cone", "missed": "another job"}, False),
+        ({"rung": "ours", "missed": "error"}, True),
+    ],
+)
+def test_what_a_run_answers_for(row: dict, expected: bool) -> None:
+    assert program.wrong(row) is expected

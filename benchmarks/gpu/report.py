@@ -34,16 +34,26 @@ def tables(found: Found) -> list[str]:
 
 
 def problems(found: Found) -> list[str]:
-    """What was promised and is not so, and what has no finding."""
-    lines = []
+    """What was promised and is not so, and what has no finding; rows of one reason together."""
+    whose: dict[tuple[str, str], list[str]] = {}
     for part, rows in found.items():
         for row in rows:
-            if missed(row):
-                lines.append(f"- {part}, {row['unit']}: missed: {row['missed']}")
-            elif failed(row):
-                why = row.get("failed") or f"left out: {row['left_out']}"
-                lines.append(f"- {part}, {row['unit']}: {why.splitlines()[0]}")
+            if (why := reason(row)) is not None:
+                whose.setdefault((part, why), []).append(row["unit"])
+    lines = []
+    for (part, why), units in whose.items():
+        which = units[0] if len(units) == 1 else f"{len(units)} rows ({units[0]}, …)"
+        lines.append(f"- {part}, {which}: {why}")
     return ["What failed, was left out or misses its promise:", "", *lines] if lines else []
+
+
+def reason(row: Row) -> str | None:
+    """Why a row is no finding, or not what it should be; None where all is well."""
+    if missed(row):
+        return f"missed: {row['missed']}"
+    if not failed(row):
+        return None
+    return (row.get("failed") or f"left out: {row['left_out']}").splitlines()[0]
 
 
 def machine_lines(found: Found) -> list[str]:
