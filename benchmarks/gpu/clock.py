@@ -83,12 +83,7 @@ class Clock:
         return made[0], {"seconds": [seconds], "host_seconds": host, "peak_bytes": peak}
 
     def launches(self, run: Run) -> Row:
-        """What one run launches: kernels, copies, and the seconds in which the device is busy.
-
-        In a dry run, the operations that torch is asked for, and Triton's kernels.
-        """
-        if not self.on_gpu:
-            return _counted(run)
+        """What one run launches: kernels, copies, and the seconds in which the device is busy."""
         with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as found:
             run()
             self.wait()
@@ -127,17 +122,19 @@ class _Operations(TorchDispatchMode):
         return function(*arguments, **(more or {}))
 
 
-def _counted(run: Run) -> Row:
+def counted(run: Run) -> Row:
+    """What torch is asked for, views left out, and Triton's kernels: the host's side of launches,
+    which needs no device and no profile."""
     from ioi_fast.kernels import triton_ops
 
     launched, launch = Counter(), triton_ops.launch_kernel
 
-    def counted(kernel, *given, **more):
+    def seen(kernel, *given, **more):
         launched[kernel.__name__] += 1
         with torch.utils._python_dispatch._disable_current_modes():
             launch(kernel, *given, **more)
 
-    triton_ops.launch_kernel = counted
+    triton_ops.launch_kernel = seen
     try:
         with _Operations() as operations:
             run()

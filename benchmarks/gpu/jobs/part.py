@@ -18,7 +18,7 @@ from torch import Tensor
 from ioi_fast import GPT2
 from ioi_fast.agreement import PROMISED, sweep_error
 from ioi_fast.benchmarks.gpu import ceilings
-from ioi_fast.benchmarks.gpu.clock import Clock
+from ioi_fast.benchmarks.gpu.clock import Clock, counted
 from ioi_fast.benchmarks.gpu.jobs.job import Job, job
 from ioi_fast.benchmarks.gpu.jobs.truths import truth_of
 from ioi_fast.benchmarks.gpu.jobs.variations import variations
@@ -31,6 +31,7 @@ from ioi_fast.replays import Replays
 ROUNDS = 9
 REPEATS = 1000  # of the job that is small enough for it
 REPEATED = "J1"
+WEIGHTS = {"J1 fp32 bits": 13.0}  # for a thousand repeats
 HEAVY = {"J4": 3.0, "J5": 8.0, "J1 at N=100": 2.0}  # shares of the part's time
 UNCAPTURED = ("J4", "J5")  # waves of path patches alone are captured
 GRAPHS = "IOI_FAST_CUDA_GRAPHS"
@@ -47,7 +48,7 @@ def units(setting: Setting) -> Iterator[Unit]:
                     continue  # on its prompts, and in the interpreter, that is the same again
                 title = " ".join(filter(None, (name, precision, kind)))
                 run = partial(make, setting, name, precision)
-                yield Unit(title, run, HEAVY.get(name, 1.0) * (0.5 if kind else 1.0))
+                yield Unit(title, run, WEIGHTS.get(title, HEAVY.get(name, 1.0) / (1 + bool(kind))))
 
 
 def measured(setting: Setting, name: str, precision: str, allowance: Allowance) -> Row:
@@ -56,7 +57,7 @@ def measured(setting: Setting, name: str, precision: str, allowance: Allowance) 
     run, kept = partial(one.run, setting.model, precision), []
     found = begun(one, precision)
     if not clock.on_gpu:
-        found["launches"] = clock.launches(lambda: kept.append(run()))
+        found["launches"] = counted(lambda: kept.append(run()))
     values = setting.given[name, precision] = kept[0] if kept else run()
     found |= promised(sweep_error(one.chosen(values), truth_of(setting, name)), precision)
     again, took = clock.once(run) if clock.on_gpu else (values, {"seconds": []})
@@ -69,8 +70,10 @@ def measured(setting: Setting, name: str, precision: str, allowance: Allowance) 
     if (plan := one.plan(setting.host)) is not None:
         found["plan_bytes"] = plan.peak_bytes
     found |= of_work(setting, one.work(setting.host), found["seconds"], precision)
-    if clock.on_gpu and allowance.left > 20 * host:  # a profile takes longer than what it sees
-        found["launches"] = clock.launches(run)
+    if clock.on_gpu:
+        # A profile takes far longer than what it sees.
+        brief = allowance.left > 20 * host
+        found["launches"] = clock.launches(run) if brief else counted(run)
     return found
 
 
