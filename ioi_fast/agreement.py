@@ -15,8 +15,8 @@ from torch import Tensor
 # kept it in TF32 and 57 in bf16, and one sender whose effect nearly cancels missed both by far.
 #
 # TF32 has three more bits than bf16 and an eighth of its errors, because we round its operands to
-# nearest. Where a GPU is left to drop the bits, errors are four times those, and GPT-2 small's
-# shapes keep no promise: 3.7e-3 to 1.2e-2, simulated, where rounding gives 0.6e-3 to 2.1e-3.
+# nearest. Where a GPU is left to drop the bits, errors are several times those and keep no promise
+# (tests/in_interpreter/test_tf32.py plants that).
 PROMISED = {"fp32": 1e-4, "tf32": 2.5e-3, "bf16": 2e-2, "fp64": 1e-6}
 BF16_MEDIAN, BF16_LOGITS = 5e-3, 3e-2
 TF32_MEDIAN, TF32_LOGITS = 1e-3, 1.25e-2
