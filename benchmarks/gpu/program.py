@@ -9,8 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from ioi_fast.benchmarks.gpu import report
@@ -32,11 +31,12 @@ def run(setting: Setting, parts: Sequence[Part], seconds: float) -> int:
     """
     budget = Budget.of(seconds)
     setting.out.mkdir(parents=True, exist_ok=True)
-    for index, part in enumerate(parts):
-        print(f"{part.name}: {part.about}", flush=True)
-        later = [other.weight for other in parts[index + 1 :]]
-        should, must = budget.share(part.weight, later)
-        with truths_beside(setting, part):
+    with Truths(setting) as truths:
+        for index, part in enumerate(parts):
+            print(f"{part.name}: {part.about}", flush=True)
+            later = [other.weight for other in parts[index + 1 :]]
+            should, must = budget.share(part.weight, later)
+            truths.go_on(beside=part.truths)
             run_one(setting, part, should, must)
     print(report.summary(setting.out, [part.name for part in parts]))
     rows = [row for part in parts for row in PartFile(setting.out / f"{part.name}.json").rows]
@@ -145,18 +145,27 @@ def last_line(text: str) -> str:
     return lines[-1][:400] if lines else "it said nothing"
 
 
-@contextmanager
-def truths_beside(setting: Setting, part: Part) -> Iterator[None]:
-    """The truths that later parts need, computed on the host while a part runs that times nothing.
+class Truths:
+    """The truths that later parts need, computed on the host while parts run that it does not time.
 
     What is not done by then the part that needs it does itself.
     """
-    if not part.truths:
-        yield
-        return
-    with log_of(setting, "truths").open("w") as errors:
-        process = started(setting, TRUTHS, [setting.to_json()], errors)
-        try:
-            yield
-        finally:
-            end(process)
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting, self._process = setting, None
+
+    def go_on(self, beside: bool) -> None:
+        """Begins with the first part that they may stand beside, ends with one they may not."""
+        if beside and self._process is None:
+            with log_of(self._setting, "truths").open("w") as errors:
+                arguments = [self._setting.to_json()]
+                self._process = started(self._setting, TRUTHS, arguments, errors)
+        elif not beside and self._process is not None:
+            end(self._process)
+
+    def __enter__(self) -> Truths:
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        if self._process is not None:
+            end(self._process)
