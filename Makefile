@@ -17,6 +17,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input $(if $(MAKE_T
 
 SEES_A_GPU := import sys, torch; sys.exit(not torch.cuda.is_available())
 
+# Before .venv stands in front of it: what the Python named above is outside of it.
+OUTSIDE := $(or $(shell command -v $(PYTHON)),$(PYTHON))
+
 # torch finds ninja, which compiles the CPU kernels, through PATH only.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -80,8 +83,8 @@ bench: setup
 gpu:
 	@python=$(BIN)/python; \
 	if ! $$python -c '$(SEES_A_GPU)' 2>/dev/null && \
-	    $(PYTHON) -c '$(SEES_A_GPU)' 2>/dev/null; then \
-	  python=$(PYTHON); \
+	    $(OUTSIDE) -c '$(SEES_A_GPU)' 2>/dev/null; then \
+	  python=$(OUTSIDE); \
 	  $$python -m pip --disable-pip-version-check install --quiet --no-deps --no-index \
 	    --no-build-isolation -e .; \
 	else $(MAKE) --no-print-directory setup; fi && \

@@ -33,6 +33,10 @@ WITHOUT_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="what is refu
         (["--backend", "triton", "--jobs", ""], "jobs are J1, J1 at N=100, J2"),
         (["--backend", "triton", "--precisions", "fp64"], "precisions are fp32, tf32, bf16"),
         (["--backend", "triton", "--budget", "0"], "a number of seconds above 0, got '0'"),
+        (["--backend", "triton", "--device", "cpu"], "a GPU, such as cuda or cuda:1, got 'cpu'"),
+        (["--backend", "triton", "--device", "it"], "a GPU, such as cuda or cuda:1, got 'it'"),
+        (["--backend", "triton", "--out", ""], "expected a name, got ''"),
+        (["--backend", "triton", "--dry", "--tune", "--parts", "jobs"], "--tune is of the part"),
         (["--backend", "triton", "--budget", "nan"], "a number of seconds above 0, got 'nan'"),
     ],
 )
@@ -44,12 +48,12 @@ def test_what_it_can_not_do_is_said(given: list[str], message: str, capsys) -> N
     assert message in " ".join(capsys.readouterr().err.split())
 
 
-def test_devices_that_can_not_be_measured(monkeypatch) -> None:
+def test_a_device_that_is_not_there(monkeypatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    with pytest.raises(RuntimeError, match="device 'nothing' can't be measured"):
-        arguments.check_gpu("nothing")
-    with pytest.raises(RuntimeError, match="must be a GPU, such as cuda or cuda:1, got 'cpu'"):
-        arguments.check_gpu("cpu")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    arguments.check_gpu("cuda:0")
+    with pytest.raises(RuntimeError, match="'cuda:1' can't be measured: torch sees 1 GPU"):
+        arguments.check_gpu("cuda:1")
 
 
 def test_a_setting_crosses_to_another_process() -> None:
@@ -70,6 +74,8 @@ def test_samples_of_jobs(name: str, tmp_path: Path, monkeypatch) -> None:
     changed = path_of(setting, name).stat().st_mtime_ns
     assert torch.equal(truth_of(setting, name), truth)
     assert path_of(setting, name).stat().st_mtime_ns == changed
+    path_of(setting, name).write_bytes(b"cut off")
+    assert torch.equal(truth_of(setting, name), truth), "what is broken is made again"
 
 
 def test_what_is_checked_of_whole_jobs() -> None:

@@ -141,19 +141,25 @@ def test_the_cost_of_attention_leaves_out_what_a_table_does() -> None:
     assert frozen.flops == N * T * H * 2 * S * K + 4 * S * K + 4 * C * K
 
 
-def test_the_ceilings_are_this_runs_or_a_data_sheets(tmp_path: Path, monkeypatch) -> None:
-    setting = Setting(tmp_path)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100 80GB HBM3")
+class OnAnH100(Setting):
+    machine = {"device": "NVIDIA H100 80GB HBM3"}  # noqa: RUF012
+
+
+class Elsewhere(Setting):
+    machine = {"device": "another"}  # noqa: RUF012
+
+
+def test_the_ceilings_are_measured_here_or_a_data_sheets(tmp_path: Path) -> None:
+    setting = OnAnH100(tmp_path)
     found = kernels.ceilings(setting, "tf32")
     assert (found.bandwidth, found.rate, found.source) == (3.35e12, 494.7e12, "data sheet")
-    device = PartFile(tmp_path / "device.json", {})
+    device = PartFile(tmp_path / "device.json", {"machine": OnAnH100.machine})
     device.add("copy", {"bytes_a_second": 3e12})
     device.add("product tf32 J1", {"flops_a_second": 3e14})
     found = kernels.ceilings(setting, "tf32")
-    assert (found.bandwidth, found.rate, found.source) == (3e12, 3e14, "this run")
+    assert (found.bandwidth, found.rate, found.source) == (3e12, 3e14, "measured")
     assert kernels.ceilings(setting, "bf16").source == "data sheet"
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "another")
-    assert kernels.ceilings(setting, "bf16") is None
+    assert kernels.ceilings(Elsewhere(tmp_path), "tf32") is None, "they are another device's"
     call = call_of("layernorm_delta", x_RD=torch.zeros(3, 5), delta_RD=torch.zeros(3, 5))
     call = Call(call.operation, (*call.arguments, ("gain_D", Shape.of(torch.zeros(5)))))
     row = kernels.of_the_floor(setting, call, "tf32", [1e-9, 2e-9, 9e-9])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,6 +12,7 @@ import pytest
 
 from ioi_fast.benchmarks.gpu import parts, program, worker
 from ioi_fast.benchmarks.gpu.budget import Budget
+from ioi_fast.benchmarks.gpu.device_tests.processes import descendants
 from ioi_fast.benchmarks.gpu.part_files import PartFile, rows_of
 from ioi_fast.benchmarks.gpu.parts import Part
 from ioi_fast.benchmarks.gpu.setting import Setting
@@ -32,9 +35,12 @@ def dies(allowance):
 def hangs(allowance):
     time.sleep(600)
 
-KINDS = {"whole": row(found=1), "raises": raises, "dies": dies, "hangs": hangs,
-         "misses": row(error=0.5, missed="error 5e-01, promised 1e-04"),
-         "nan": row(error=float("nan"))}
+def leaves(allowance):
+    sys.exit(0)
+
+KINDS = {"leaves": leaves, "whole": row(found=1), "raises": raises, "dies": dies, "hangs": hangs,
+         "misses": row(found=3, error=0.5, missed="error 5e-01, promised 1e-04"),
+         "nan": row(found=2, error=float("nan"))}
 
 def units(setting):
     if "can't begin" in setting.jobs:
@@ -42,7 +48,7 @@ def units(setting):
     return [Unit(name, KINDS[name], kernels=False) for name in setting.jobs]
 
 def line(row):
-    return "a finding"
+    return "a finding" if row["found"] else ""
 """
 
 
@@ -78,10 +84,10 @@ def test_all_is_well(planted, capfd) -> None:
 def test_what_fails_leaves_the_others_whole(planted, capfd) -> None:
     status, rows = planted(
         ["raises", "whole"], ["misses", "whole"], ["whole", "dies", "misses"], ["can't begin"],
-        ["whole"],
+        ["whole"], ["leaves", "whole"],
     )  # fmt: skip
     assert status == 1
-    raised, missed, died, never, last = rows
+    raised, missed, died, never, last, left = rows
     assert raised[0]["failed"] == "ValueError: planted" and "planted" in raised[0]["trace"][-1]
     assert raised[1] == {"unit": "whole", "found": 1}
     assert missed[0]["missed"].startswith("error 5e-01") and missed[1]["found"] == 1
@@ -89,6 +95,7 @@ def test_what_fails_leaves_the_others_whole(planted, capfd) -> None:
     assert "the process ended with status -6" in died[1]["failed"] and "missed" in died[2]
     assert "RuntimeError: no unit can be made" in never[0]["failed"]
     assert last == [{"unit": "whole", "found": 1}]
+    assert "ended with status 0" in left[0]["failed"] and left[1]["found"] == 1
     said = capfd.readouterr().out
     assert "FAILED: ValueError: planted" in said and "MISSED: error 5e-01" in said
     assert "- 2, dies: the process ended" in said
@@ -169,3 +176,34 @@ def test_where_kernels_can_not_be_launched_the_rest_runs(tmp_path: Path) -> None
 )
 def test_what_a_run_answers_for(row: dict, expected: bool) -> None:
     assert program.wrong(row) is expected
+
+
+def test_what_a_run_started_ends_with_it(planted, tmp_path: Path, monkeypatch) -> None:
+    """However it ends: here by a signal that nothing can catch."""
+    out = tmp_path / "out"
+    setting = Setting(out, dry=True, jobs=("whole", "hangs"))
+    script = (
+        "import sys; from ioi_fast.benchmarks.gpu import program; "
+        "from ioi_fast.benchmarks.gpu.parts import Part; "
+        "from ioi_fast.benchmarks.gpu.setting import Setting; "
+        "program.run(Setting.of_json(sys.argv[1]), [Part('0', 'planted')], 300.0)"
+    )
+    command = [sys.executable, "-P", "-c", script, setting.to_json()]
+    with subprocess.Popen(command, start_new_session=True) as run:
+        until = time.monotonic() + 60
+        while not rows_of(out, "0") and time.monotonic() < until:
+            time.sleep(0.1)
+        (worker_of_it,) = descendants(run.pid)
+        run.kill()
+    until = time.monotonic() + 20
+    while alive(worker_of_it) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not alive(worker_of_it) and rows_of(out, "0")[0]["found"] == 1
+
+
+def alive(process: int) -> bool:
+    """Whether a process runs; one that has ended and is not yet taken away does not."""
+    try:
+        return "Z" not in Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False

@@ -26,6 +26,8 @@ FOUND = {
     "device": [
         {"unit": "machine", **MACHINE},
         {"unit": "copy", "bytes_a_second": 3e12, "seconds": [1.0]},
+        {"unit": "launch", "host_seconds_a_launch": 4e-6},
+        {"unit": "pinned copies", "bytes_a_second": 5e10, "bytes_a_second_back": 4e10},
         *({"unit": f"product {k} 8192³", "flops_a_second": r} for k, r in RATES.items()),
     ],
     "jobs": [
@@ -36,6 +38,18 @@ FOUND = {
             "error": 8e-6,
             "seconds": [0.009, 0.010, 0.011],
             "of_floor": 0.5,
+            "host_seconds": 0.012,
+            "peak_bytes": 2**24,
+            "plan_bytes": 2**23,
+            "launches": {"kernels": 1200, "busy_seconds": 0.004},
+        },
+        {
+            "unit": "J1 fp32 bits",
+            "job": "J1",
+            "precision": "fp32",
+            "repeats": 1000,
+            "unlike": 0,
+            "alone": 1e-8,
         },
         {
             "unit": "J1 bf16",
@@ -73,8 +87,13 @@ FOUND = {
     "kernels": [
         {"unit": "k", "operation": "attention_delta", "job": "J1", "precision": "fp32",
          "error": 1e-7, "seconds": [1e-5], "share": 0.4, "compiled_seconds": [2e-5]},
+        {"unit": "n", "operation": "layernorm_delta", "job": "J1", "precision": "fp32",
+         "error": None, "seconds": [], "missed": "error nan"},
     ],
     "throughput": [
+        {"unit": "profile", "job": "J1", "precision": "fp32", "seconds": 0.01,
+         "busy_seconds": 0.004,
+         "kernels": [{"name": "a_kernel", "launches": 12, "seconds": 0.003, "share": 0.75}]},
         {"unit": "N=1 fp32", "N": 1, "precision": "fp32", "seconds": [0.1], "peak_bytes": 2**20,
          "variants_a_second": 1440.0, "patched_prompts_a_second": 1440.0},
     ],
@@ -95,7 +114,11 @@ def test_every_table_shows_its_rows() -> None:
     text = "\n".join(report.tables(FOUND))
     assert "fp32 8192³ 50 TFLOP/s" in text and "a copy 3000 GB/s" in text
     assert "| J1 | hooks | fp32 | 2e-05 | 2e+03 ms, from 20 of 144 |" in text
-    assert "| J1 | batched | fp32 | – | – |" in text
+    assert "| J1 | batched | fp32 | NaN | – |" in text
+    assert "| J1 | fp32 | 1,200 | 16, 8 | 12 ms | 0 of 1000 | 1e-08 | – | – |" in text
+    assert "a launch 4.0 µs of the host" in text and "pinned copies 50 GB/s, back 40" in text
+    assert "J1 in fp32, busy 4 of 10 ms:" in text and "| `a_kernel` | 12 | 75% |" in text
+    assert "| layernorm_delta | J1 | fp32 | NaN | – | – | – | – |" in text
     assert "| attention_delta | J1 | fp32 | 1e-07 | 0.01 ms | 40% | 0.02 ms | – |" in text
     assert "| 1 | fp32 | 1,440 | 1,440 | 1 MiB |" in text
     problems = "\n".join(report.problems(FOUND))
@@ -107,7 +130,7 @@ def test_what_a_run_measured_is_a_device_for_predictions() -> None:
     device = device_of(FOUND["device"])
     assert device.rates == {"fp32": 50.0, "tf32": 400.0, "bf16": 800.0}
     assert device.bandwidth == 3.0 and device.name == "Made-Up 9000, measured"
-    assert device_of(FOUND["device"][:3]) is None, "one product was not measured"
+    assert device_of(FOUND["device"][:5]) is None, "one product was not measured"
 
 
 @pytest.fixture
@@ -134,7 +157,8 @@ def test_results_are_kept_by_device_and_part(folder: Path) -> None:
     keep.keep(folder)
     (one,) = keep.kept()
     assert one["machine"]["commit"] == "0123456789ab"
-    assert len(one["parts"]["jobs"]["rows"]) == 1 and len(one["parts"]["peers"]["rows"]) == 6
+    assert len(one["parts"]["jobs"]["rows"]) == 1, "of the same sources, as the peers are"
+    assert len(one["parts"]["peers"]["rows"]) == 6
     block = keep.readme_block([one])
     assert "10 ms in fp32, 10.0 times as fast as the fastest peer that is as exact" in block
     assert "one Made-Up 9000, driver 1.2" in block and "commit 0123456789ab" in block
@@ -145,10 +169,13 @@ def test_results_are_kept_by_device_and_part(folder: Path) -> None:
     ("change", "message"),
     [
         ({"dry": True}, "holds a dry run"),
-        ({"source": "other"}, "other sources than stand here"),
+        ({"source": "other", "alone": True}, "other sources than stand here"),
+        ({"device": "Another"}, "of another device or other versions"),
     ],
 )
 def test_what_was_not_measured_here_is_not_kept(folder: Path, change: dict, message: str) -> None:
+    if change.pop("alone", False):
+        (folder / "peers.json").unlink()
     write(folder, "jobs", [], **change)
     with pytest.raises(ValueError, match=message):
         keep.keep(folder)
@@ -177,3 +204,26 @@ def test_pages_have_what_is_committed() -> None:
     assert "No GPU has run it yet" in keep.readme_block([])
     with pytest.raises(ValueError, match="once each"):
         keep.into("no marks", "block")
+
+
+def test_what_can_not_be_kept_leaves_all_as_it_was(folder: Path, capsys) -> None:
+    (folder / "jobs.json").write_text("{rubbish")
+    assert keep.main([str(folder)]) == 2
+    assert "jobs.json can't be read" in capsys.readouterr().err and not keep.kept()
+    assert report.rows_of(folder, "jobs") == [], "and to other parts it is as if it were not there"
+
+
+def test_parts_of_other_sources_do_not_stay(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    keep.keep(folder)
+    monkeypatch.setattr(keep, "source_hash", lambda: "newer")
+    for part in ("jobs", "peers"):
+        (folder / f"{part}.json").unlink()
+    write(folder, "throughput", FOUND["throughput"], source="newer")
+    keep.keep(folder)
+    (one,) = keep.kept()
+    assert list(one["parts"]) == ["throughput"]
+
+
+def test_peers_that_are_hooks_alone_are_no_measure() -> None:
+    rows = [{**FOUND["peers"][0], "job": "J2"}]
+    assert report.fastest_peer({"peers": rows}, "J2", "fp32") is None

@@ -65,7 +65,7 @@ def add_arguments(parser) -> None:
         type=listed(PRECISIONS, "precisions"),
         help=f"some of {','.join(PRECISIONS)}",
     )
-    parser.add_argument("--device", help="the GPU (default cuda), such as cuda:1")
+    parser.add_argument("--device", type=gpu, help="the GPU (default cuda), such as cuda:1")
     parser.add_argument(
         "--tune",
         action="store_true",
@@ -74,8 +74,11 @@ def add_arguments(parser) -> None:
 
 
 def run_given(given: argparse.Namespace) -> int:
-    """Runs what was asked for; raises RuntimeError without a GPU, unless it is a dry run."""
+    """Runs what was asked for; raises RuntimeError without a GPU, unless it is a dry run, and
+    ValueError for options that exclude each other."""
     device = given.device or "cuda"
+    if given.tune and "kernels" not in (given.parts or parts.NAMES):
+        raise ValueError("--tune is of the part kernels, which --parts leaves out")
     if not given.dry:
         check_gpu(device)
     setting = Setting(
@@ -90,14 +93,30 @@ def run_given(given: argparse.Namespace) -> int:
     return run(setting, chosen, given.budget or SECONDS)
 
 
-def check_gpu(device: str) -> None:
-    """Raises RuntimeError unless torch can work on the device."""
+def check_gpu(name: str) -> None:
+    """Raises RuntimeError unless torch sees the device, which is not taken into use by that."""
     if not torch.cuda.is_available():
         raise RuntimeError("no GPU to measure: torch sees none; --dry needs none")
+    count, index = torch.cuda.device_count(), torch.device(name).index or 0
+    if index >= count:
+        raise RuntimeError(
+            f"device {name!r} can't be measured: torch sees {count} GPU(s), from 0 on"
+        )
+
+
+def gpu(name: str) -> str:
+    """The name of a GPU."""
     try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as reason:
-        first = str(reason).splitlines()[0]
-        raise RuntimeError(f"device {device!r} can't be measured: {first}") from None
-    if torch.device(device).type != "cuda":
-        raise RuntimeError(f"device must be a GPU, such as cuda or cuda:1, got {device!r}")
+        kind = torch.device(name).type
+    except RuntimeError:
+        kind = None
+    if kind != "cuda":
+        raise argparse.ArgumentTypeError(f"expected a GPU, such as cuda or cuda:1, got {name!r}")
+    return name
+
+
+def folder(name: str) -> Path:
+    """A place for results."""
+    if not name:
+        raise argparse.ArgumentTypeError("expected a name, got ''")
+    return Path(name)

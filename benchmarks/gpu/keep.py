@@ -13,6 +13,7 @@ from pathlib import Path
 from ioi_fast.benchmarks import results
 from ioi_fast.benchmarks.gpu import report
 from ioi_fast.benchmarks.gpu.machine import source_hash
+from ioi_fast.benchmarks.gpu.part_files import PartFile, same_machine
 from ioi_fast.benchmarks.gpu.parts import NAMES
 from ioi_fast.report.atomic import write_text
 from ioi_fast.revision import revision
@@ -32,35 +33,48 @@ def kept() -> list[dict]:
 
 
 def keep(folder: Path) -> Path:
-    """Puts a run's parts among the committed results; parts that it lacks stay as they were.
+    """Puts a run's parts among the committed results; parts that it lacks stay if they were
+    measured of the same sources.
 
-    Raises ValueError for a dry run, for a folder without results, and for a run of other sources
-    than those that stand here.
+    Raises ValueError, and writes nothing, for a dry run, for a folder without results or with those
+    of two devices, and for a run of other sources than those that stand here.
     """
-    parts = {
-        name: json.loads(path.read_text())
-        for name in NAMES
-        if (path := folder / f"{name}.json").exists()
-    }
-    measured = {name: part for name, part in parts.items() if part.get("machine")}
-    if not measured:
-        raise ValueError(f"folder: {folder} holds no part that a device has run")
-    if any(part["dry"] for part in measured.values()):
-        raise ValueError(f"folder: {folder} holds a dry run, which has measured nothing")
+    measured = parts_in(folder)
     machine = next(iter(measured.values()))["machine"]
-    if any(part["machine"]["source"] != source_hash() for part in measured.values()):
+    for name, part in measured.items():
+        if part.get("dry"):
+            raise ValueError(f"folder: {folder} holds a dry run, which has measured nothing")
+        if not same_machine(part["machine"], machine):
+            raise ValueError(f"folder: in {folder}, {name} is of another device or other versions")
+    if machine["source"] != source_hash():
         raise ValueError(f"folder: {folder} was measured of other sources than stand here")
     commit = revision()
     if commit is None or commit.endswith("+changes"):
         raise ValueError(f"results are kept of a commit, and this checkout is {commit}")
     path = KEPT / f"{results.slug(machine['device'])}.json"
     old = json.loads(path.read_text())["parts"] if path.exists() else {}
-    for part in measured.values():
-        part["machine"]["commit"] = commit
-    text = json.dumps(
-        {"machine": {**machine, "commit": commit}, "parts": {**old, **measured}}, indent=1
-    )
-    return write_text(path, text + "\n")
+    stay = {name: part for name, part in old.items() if same_machine(part["machine"], machine)}
+    one = {"machine": {**machine, "commit": commit}, "parts": {**stay, **measured}}
+    for block in (readme_block, docs_block):
+        block([one])  # what can't be shown is not kept
+    return write_text(path, json.dumps(one, indent=1) + "\n")
+
+
+def parts_in(folder: Path) -> dict[str, dict]:
+    """Parts that a run has written into a folder; raises ValueError where there is none."""
+    found = {}
+    for name in NAMES:
+        try:
+            part = PartFile(folder / f"{name}.json").content
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as problem:
+            raise ValueError(f"folder: {folder}/{name}.json can't be read: {problem}") from None
+        if part.get("machine"):
+            found[name] = part
+    if not found:
+        raise ValueError(f"folder: {folder} holds no part that a device has run")
+    return found
 
 
 def readme_block(all_kept: list[dict]) -> str:
@@ -125,10 +139,16 @@ def write_pages() -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Keeps a folder's results, if one is given, and writes the pages."""
-    for folder in arguments:
-        print(f"kept: {keep(Path(folder))}")
-    write_pages()
+    """Keeps a folder's results, if one is given, and writes the pages; 2 where that can't be."""
+    try:
+        if not results.README.exists():
+            raise ValueError("results are kept in a checkout, and the package is installed")
+        for folder in arguments:
+            print(f"kept: {keep(Path(folder))}")
+        write_pages()
+    except ValueError as problem:
+        print(f"keep: {problem}", file=sys.stderr)
+        return 2
     print(f"written: {results.README}, {DOCS}")
     return 0
 

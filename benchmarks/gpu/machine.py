@@ -13,14 +13,13 @@ import torch
 
 import ioi_fast
 from ioi_fast import benchmarks, kernels
-from ioi_fast.benchmarks.gpu.setting import Setting
 from ioi_fast.benchmarks.results import machine as host_cpu
 from ioi_fast.revision import revision
 
 INTERPRETER = "Triton's interpreter"
 
 
-def facts(setting: Setting) -> dict[str, object]:
+def facts(device: torch.device) -> dict[str, object]:
     """Names and versions of the device, the host and what runs on them."""
     found = {
         "device": INTERPRETER,
@@ -32,9 +31,9 @@ def facts(setting: Setting) -> dict[str, object]:
         "commit": revision() or f"release {version('ioi_fast')}",
         "source": source_hash(),
     }
-    if setting.device.type == "cpu":
+    if device.type == "cpu":
         return found
-    return {**found, **_of_gpu(setting.device)}
+    return {**found, **_of_gpu(device)}
 
 
 def _of_gpu(device: torch.device) -> dict[str, object]:
@@ -73,11 +72,11 @@ def version(package: str) -> str | None:
 
 
 def source_hash() -> str:
-    """Of all Python that runs on a device, the same in a checkout and where it is installed."""
+    """Of all Python and launch tables that a device runs by, also where they are installed."""
     found = hashlib.sha256()
     for package in (ioi_fast, kernels, benchmarks):
         folder = Path(package.__file__).parent
-        for path in sorted(folder.rglob("*.py")):
+        for path in sorted([*folder.rglob("*.py"), *folder.glob("launches/*.json")]):
             place = path.relative_to(folder)
             # An installed package has the other two inside.
             if package is not ioi_fast or place.parts[0] not in ("kernels", "benchmarks"):

@@ -17,6 +17,8 @@ class PartFile:
         """Goes on with the file at `path` if there is one and nothing new is begun."""
         self.path = path
         self.content = json.loads(path.read_text()) if begun is None else begun
+        if not isinstance(self.content, dict):
+            raise ValueError(f"{path} is no part's file")
         self.content.setdefault("units", [])
         self.content.setdefault("running", None)
         self.content.setdefault("rows", [])
@@ -55,7 +57,19 @@ def finite(value: object) -> object:
     return plain(value) if isinstance(value, float) else value
 
 
-def rows_of(folder: Path, part: str) -> list[Row]:
-    """Rows that a part of this run, or of one before it in the folder, has written; [] for none."""
-    path = folder / f"{part}.json"
-    return PartFile(path).rows if path.exists() else []
+def rows_of(folder: Path, part: str, machine: dict | None = None) -> list[Row]:
+    """Rows that a part has written into a folder; [] for none, for a file that is broken, and, with
+    a machine, for one that another device or other versions wrote."""
+    try:
+        file = PartFile(folder / f"{part}.json")
+    except (OSError, ValueError):
+        return []
+    if machine is not None and same_machine(file.content.get("machine"), machine):
+        return file.rows
+    return file.rows if machine is None else []
+
+
+def same_machine(one: dict | None, other: dict) -> bool:
+    """Whether figures of two parts may stand beside each other."""
+    names = ("device", "driver", "torch", "triton", "source")
+    return one is not None and all(one.get(name) == other.get(name) for name in names)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ioi_fast.agreement import PROMISED
 from ioi_fast.benchmarks.gpu.part_files import rows_of
-from ioi_fast.benchmarks.gpu.units import Row, failed, missed
+from ioi_fast.benchmarks.gpu.units import Row, failed, missed, shown
 
 OURS = ("ours", "graphs")
 Found = Mapping[str, Sequence[Row]]  # rows by part
@@ -24,7 +24,8 @@ def summary(folder: Path, parts: Sequence[str]) -> str:
 
 def tables(found: Found) -> list[str]:
     """Lines of Markdown: the device, the jobs, the ladder, the kernels."""
-    blocks = (machine_lines, job_lines, ladder_lines, kernel_lines, throughput_lines)
+    blocks = (machine_lines, job_lines, taken_lines, ladder_lines, kernel_lines)
+    blocks += (throughput_lines, profile_lines)
     lines: list[str] = []
     for block in blocks:
         own = block(found)
@@ -63,12 +64,18 @@ def machine_lines(found: Found) -> list[str]:
         return []
     one = rows["machine"]
     text = f"{one['device']}, driver {one.get('driver')}, torch {one['torch']}, "
-    text += f"triton {one['triton']}, {one['host_cpu']}, commit {one['commit']}"
+    text += f"triton {one['triton']}, {one['host_cpu']}"
     reached = [
         f"{name.removeprefix('product ')} {row['flops_a_second'] / 1e12:.0f} TFLOP/s"
         for name, row in rows.items()
         if "flops_a_second" in row
     ]
+    launch, pinned = rows.get("launch", {}), rows.get("pinned copies", {})
+    if "host_seconds_a_launch" in launch:
+        reached.append(f"a launch {1e6 * launch['host_seconds_a_launch']:.1f} µs of the host")
+    if "bytes_a_second" in pinned:
+        there, back = (pinned[f"bytes_a_second{way}"] / 1e9 for way in ("", "_back"))
+        reached.append(f"pinned copies {there:.0f} GB/s, back {back:.0f}")
     if "bytes_a_second" in rows.get("copy", {}):
         reached.append(f"a copy {rows['copy']['bytes_a_second'] / 1e9:.0f} GB/s")
     return [text, *([f"Ceilings measured: {', '.join(reached)}."] if reached else [])]
@@ -92,18 +99,65 @@ def job_lines(found: Found) -> list[str]:
     for row in rows:
         key = (row["job"], row["precision"])
         floor = f"{row['of_floor']:.0%}" if "of_floor" in row else "–"
-        cells = [*key, f"{row['error']:.0e}", time_of(row), time_of(under.get(key)), floor]
+        cells = [*key, shown(row["error"]), time_of(row), time_of(under.get(key)), floor]
         lines.append(f"| {' | '.join(cells)} | {peer_cell(found, row)} |")
+    return lines
+
+
+def taken_lines(found: Found) -> list[str]:
+    """What each job launches and takes of memory, and how far off it is in other company."""
+    rows = [row for row in found.get("jobs", ()) if row.get("launches") and row.get("seconds")]
+    if not rows:
+        return []
+    company = ("alone", "subset", "max_memory")
+    bits = {(row["job"], row["precision"]): row for row in found["jobs"] if row.get("repeats")}
+    lines = [
+        "| job | precision | launches | MiB, plan | host | repeats unlike "
+        f"| {' | '.join(company)} |",
+        f"|---|---|---|---|---|---|{'---|' * len(company)}",
+    ]
+    for row in rows:
+        key = (row["job"], row["precision"])
+        memory = f"{row['peak_bytes'] / 2**20:.0f}, {row.get('plan_bytes', 0) / 2**20:.0f}"
+        own = bits.get(key, {})
+        unlike = f"{own['unlike']} of {own['repeats']}" if own else "–"
+        others = [shown(own[kind]) if kind in own else "–" for kind in company]
+        cells = [*key, launches_of(row["launches"]), memory, f"{1e3 * row['host_seconds']:.3g} ms"]
+        lines.append(f"| {' | '.join([*cells, unlike, *others])} |")
+    return lines
+
+
+def launches_of(found: Row) -> str:
+    """Launches, by a profile or by what the host asked for."""
+    if "triton" in found:
+        return f"{found['operations'] + sum(found['triton'].values()):,} (by the host)"
+    return f"{found.get('kernels', 0):,}"
+
+
+def profile_lines(found: Found) -> list[str]:
+    """The kernels of the job that is furthest from its floor, by time."""
+    lines: list[str] = []
+    for row in found.get("throughput", ()):
+        if isinstance(row.get("kernels"), list):
+            times = [f"{1e3 * row[name]:.3g}" for name in ("busy_seconds", "seconds")]
+            lines += [f"{row['job']} in {row['precision']}, busy {times[0]} of {times[1]} ms:", ""]
+            lines += ["| kernel | launches | share |", "|---|---|---|"]
+            lines += [
+                f"| `{one['name'][:60]}` | {one['launches']:,} | {one['share']:.0%} |"
+                for one in row["kernels"][:10]
+            ]
     return lines
 
 
 def fastest_peer(found: Found, name: str, precision: str) -> Row | None:
     """The peer of a job with the shortest time whose error is within our promise of a precision."""
+    whole = [row for row in found.get("peers", ()) if row.get("job") == name]
+    if all(row["rung"].startswith("hooks") for row in whole):
+        return None  # nobody has written more for it, and hooks alone are no measure
     able = [
         row
-        for row in found.get("peers", ())
-        if row.get("job") == name
-        and row.get("rung") not in OURS
+        for row in whole
+        if row.get("rung") not in OURS
         and row.get("seconds")
         and row["error"] is not None
         and row["error"] <= PROMISED[precision]
@@ -129,8 +183,8 @@ def ladder_lines(found: Found) -> list[str]:
     lines = ["| job | rung | precision | error | time |", "|---|---|---|---|---|"]
     for row in rows:
         drawn = f", from {row['sampled']} of {row['of']}" if row.get("sampled") else ""
-        error = "–" if row["error"] is None else f"{row['error']:.0e}"
-        cells = [row["job"], row["rung"], row["precision"], error, f"{time_of(row)}{drawn}"]
+        names = [row["job"], row["rung"], row["precision"], shown(row["error"])]
+        cells = [*names, f"{time_of(row)}{drawn}"]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -146,7 +200,7 @@ def kernel_lines(found: Found) -> list[str]:
     ]
     for row in rows:
         share = f"{row['share']:.0%}" if row.get("share") is not None else "–"
-        cells = [row["operation"], row["job"], row["precision"], f"{row['error']:.0e}"]
+        cells = [row["operation"], row["job"], row["precision"], shown(row["error"])]
         cells += [time_of(row), share]
         cells += [time_of(row, f"{kind}_seconds") for kind in ("compiled", "sdpa")]
         lines.append(f"| {' | '.join(cells)} |")
@@ -182,6 +236,7 @@ def throughput_lines(found: Found) -> list[str]:
 
 
 def median(row: Row) -> float:
+    """Of a row's seconds."""
     return statistics.median(row["seconds"])
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ioi_fast import GPT2, GPT2Config
+from ioi_fast.benchmarks.gpu.machine import facts
 from ioi_fast.kernels.build import cache_folder
 from ioi_fast.ops import why_not_triton
 
@@ -67,6 +68,11 @@ class Setting:
     def model(self) -> GPT2:
         """The same weights on the device."""
         return self.host if self.dry else self.host.to(device=self.gpu)
+
+    @cached_property
+    def machine(self) -> dict[str, object]:
+        """The device, the host and what runs on them."""
+        return facts(self.device)
 
     @cached_property
     def given(self) -> dict[tuple[str, str], Tensor]:

@@ -87,7 +87,7 @@ def profiled(setting: Setting, allowance: Allowance) -> Row:
 
 def furthest(setting: Setting) -> tuple[str, str]:
     """The job and precision with the least share of its floor; the first where none is known."""
-    known = [row for row in rows_of(setting.out, "jobs") if row.get("of_floor")]
+    known = [row for row in rows_of(setting.out, "jobs", setting.machine) if row.get("of_floor")]
     known = [row for row in known if row["job"] in setting.jobs]
     if not known:
         return setting.jobs[0], setting.precisions[0]

@@ -49,6 +49,15 @@ class Unit:
     kernels: bool = True  # it needs Triton kernels, which some machines can't launch
 
 
+def shown(error: float | None) -> str:
+    """An error in a table; NaN, which no file of results holds, comes back from one as None.
+
+    >>> shown(3.2e-5), shown(None)
+    ('3e-05', 'NaN')
+    """
+    return "NaN" if error is None else f"{error:.0e}"
+
+
 def failed(row: Row) -> bool:
     """Whether a row has no finding: it raised, or was left out."""
     return "failed" in row or "left_out" in row

@@ -12,7 +12,7 @@ import traceback
 
 import torch
 
-from ioi_fast.benchmarks.gpu.machine import facts
+from ioi_fast.benchmarks.gpu.orphans import end_with_parent
 from ioi_fast.benchmarks.gpu.part_files import PartFile
 from ioi_fast.benchmarks.gpu.parts import Part
 from ioi_fast.benchmarks.gpu.setting import Setting
@@ -24,8 +24,10 @@ LOST = 70  # exit status: errors on the device stay with the process that met th
 def run_part(part: Part, setting: Setting, until: float, must: float) -> int:
     """Runs the units of a part that have no row yet; the exit status of this process."""
     file = PartFile(setting.out / f"{part.name}.json")
+    if setting.device.index is not None:  # what names no device means this one
+        torch.cuda.set_device(setting.device)
     units = {unit.name: unit for unit in part.units(setting)}
-    file.say(units=list(units), machine=facts(setting))
+    file.say(units=list(units), machine=setting.machine)
     while file.left:
         unit = units[file.left[0]]
         file.say(running=unit.name)
@@ -57,7 +59,10 @@ def show(part: Part, row: Row) -> None:
     elif failed(row):
         text = f"FAILED: {row['failed'].splitlines()[0]}"
     else:
-        text = part.line(row)
+        try:
+            text = part.line(row)
+        except Exception as problem:  # its row is written, and others are to come
+            text = f"(a line of it can't be made: {type(problem).__name__}: {problem})"
         if missed(row):
             text += f"  MISSED: {row['missed']}"
     print(f"  {row['unit']:<26} {text}", flush=True)
@@ -77,6 +82,7 @@ def lost(setting: Setting) -> bool:
 
 def main(arguments: list[str]) -> int:
     """Runs a part until it is done."""
+    end_with_parent()
     name, module, setting, until, must = arguments
     return run_part(Part(name, module), Setting.of_json(setting), float(until), float(must))
 

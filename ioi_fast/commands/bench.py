@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 from importlib.util import find_spec
-from pathlib import Path
 
-from ioi_fast.benchmarks.gpu.arguments import add_arguments, run_given
+from ioi_fast.benchmarks.gpu.arguments import add_arguments, folder, run_given
 from ioi_fast.commands.options import positive
 
 _NOTHING_MATCHED = 5  # pytest's exit status
@@ -29,7 +28,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--backend", default="cpu", choices=("cpu", "triton"), help="(default cpu)")
     parser.add_argument(
         "--out",
-        type=Path,
+        type=folder,
         help="results file (default: out/benchmarks/CPU.json); with triton a folder (out/gpu)",
     )
     cpu = parser.add_argument_group("on a CPU")

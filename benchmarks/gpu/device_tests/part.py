@@ -5,11 +5,14 @@ All processes run beside each other, since none is timed; each unit waits for it
 
 from __future__ import annotations
 
-import os
+import atexit
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 from ioi_fast.benchmarks.gpu.device_tests.pytest_runs import FILES, PAUSE, FileRun, why_not
@@ -99,7 +102,8 @@ def units(setting: Setting) -> Iterator[Unit]:
     """The files of tests, then both tools over all kernels and over a fault; nothing runs yet."""
     beside, found = Beside(), {}
     device = None if setting.dry else setting.gpu
-    folder = setting.work / "tests" / str(os.getpid())
+    folder = Path(tempfile.mkdtemp(prefix="ioi_fast-tests-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     for name in FILES:
         found[name] = _left_out
         if why_not() is None:
@@ -129,7 +133,8 @@ def line(row: Row) -> str:
         counts = row["counts"]
         skipped = f", {counts['skipped']} skipped" if counts["skipped"] else ""
         passed = f"{counts['passed']} of {row['tests']} tests passed"
-        return f"{passed}{skipped}, {row['took']:.0f} s{dry}"
+        took = "" if dry else f", {row['took']:.0f} s"
+        return f"{passed}{skipped}{took}{dry}"
     if row.get("caught"):
         return f"caught: {row['caught']}{dry}"
     errors = f", {row['errors']} errors" if row.get("errors") is not None else ""

@@ -24,7 +24,7 @@ from ioi_fast.benchmarks.gpu.jobs.truths import truth_of
 from ioi_fast.benchmarks.gpu.jobs.variations import variations
 from ioi_fast.benchmarks.gpu.part_files import rows_of
 from ioi_fast.benchmarks.gpu.setting import Setting
-from ioi_fast.benchmarks.gpu.units import Allowance, Row, Unit
+from ioi_fast.benchmarks.gpu.units import Allowance, Row, Unit, shown
 from ioi_fast.benchmarks.roofline import DEVICES, Work
 from ioi_fast.replays import Replays
 
@@ -98,7 +98,7 @@ def of_work(setting: Setting, work: Work, seconds: list[float], precision: str) 
         "bytes": work.bytes,
         "predicted": {one.name: work.seconds(one, precision) for one in DEVICES},
     }
-    measured_here = ceilings.device_of(rows_of(setting.out, "device"))
+    measured_here = ceilings.device_of(rows_of(setting.out, "device", setting.machine))
     if measured_here is not None:
         found["floor_seconds"] = work.seconds(measured_here, precision)
     if seconds:
@@ -194,9 +194,9 @@ def line(row: Row) -> str:
         return graphs_line(row)
     if "repeats" in row:
         kinds = ("alone", "subset", "max_memory")
-        company = ", ".join(f"{kind} {row[kind]:.0e}" for kind in kinds if kind in row)
+        company = ", ".join(f"{kind} {shown(row[kind])}" for kind in kinds if kind in row)
         return f"{row['unlike']} of {row['repeats']} repeats unlike; of the largest: {company}"
-    text = f"error {row['error']:.0e}, {milliseconds(row['seconds'])}"
+    text = f"error {shown(row['error'])}, {milliseconds(row['seconds'])}"
     if row["seconds"]:
         text += f", {row['flops_a_second'] / 1e12:.1f} TFLOP/s"
         text += f", {row['bytes_a_second'] / 1e9:.0f} GB/s"

@@ -6,27 +6,26 @@ tests, since it takes the host alone.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import sys
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ioi_fast.benchmarks.gpu.jobs.job import job
+from ioi_fast.benchmarks.gpu.machine import source_hash
+from ioi_fast.benchmarks.gpu.orphans import end_with_parent
 from ioi_fast.benchmarks.gpu.setting import Setting
 
 
 def truth_of(setting: Setting, name: str) -> Tensor:
     """A job's sample by the reference in float64, read where it stands or computed now."""
     path, key = path_of(setting, name), key_of(setting)
-    if path.exists():
-        with safe_open(path, "pt") as file:
-            if (file.metadata() or {}).get("key") == key:
-                return file.get_tensor("values")
+    if (kept := read(path, key)) is not None:
+        return kept
     values = job(name, setting.dry).truth(setting.host).contiguous()
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part")
@@ -35,24 +34,32 @@ def truth_of(setting: Setting, name: str) -> Tensor:
     return values
 
 
+def read(path: Path, key: str) -> Tensor | None:
+    """What stands in a file, if it is whole and of this key."""
+    try:
+        with safe_open(path, "pt") as file:
+            kept = (file.metadata() or {}).get("key") == key
+            return file.get_tensor("values") if kept else None
+    except (OSError, SafetensorError):
+        return None
+
+
 def key_of(setting: Setting) -> str:
-    """What a truth is the truth of, beside the job's name: the weights, and torch's own draws."""
-    sample = ",".join(map(str, job("J4", setting.dry).pairs.orig.flatten().tolist()))
-    return f"{setting.host.weight_hash()} {hash_of(sample)}"
-
-
-def hash_of(text: str) -> str:
-    """A short name of a text, the same in every process."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    """What a truth is the truth of, beside the job's name: weights and prompts as torch drew them,
+    and the sources that say what is asked and what is true."""
+    tokens = job("J4", setting.dry).pairs.token_hash()
+    return f"{setting.host.weight_hash()} {tokens} {source_hash()}"
 
 
 def path_of(setting: Setting, name: str) -> Path:
+    """Where a job's truth stands."""
     kind = "dry" if setting.dry else "gpt2-small"
     return setting.work / "truths" / f"{kind}-{name.replace(' ', '-')}.safetensors"
 
 
 def main(arguments: list[str]) -> int:
     """Computes what is missing, with half of the threads: others work beside it."""
+    end_with_parent()
     setting = Setting.of_json(arguments[0])
     torch.set_num_threads(max(1, torch.get_num_threads() // 2))
     for name in setting.jobs:

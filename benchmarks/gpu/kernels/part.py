@@ -193,14 +193,14 @@ class Ceilings:
 
 def ceilings(setting: Setting, precision: str) -> Ceilings | None:
     """What this run has measured, else the device's data sheet; None if there is neither."""
-    rows = {row["unit"]: row for row in rows_of(setting.out, "device")}
+    rows = {row["unit"]: row for row in rows_of(setting.out, "device", setting.machine)}
     bandwidth = rows.get("copy", {}).get("bytes_a_second")
     rate = rows.get(f"product {precision} J1", {}).get("flops_a_second")
     if bandwidth and rate:
-        return Ceilings(bandwidth, rate, "this run")
+        return Ceilings(bandwidth, rate, "measured")
     if setting.dry:
         return None
-    name, tera = torch.cuda.get_device_name(setting.device), 1e12
+    name, tera = setting.machine["device"], 1e12
     for device in roofline.DEVICES:
         if device.name.split()[0] in name:
             return Ceilings(device.bandwidth * tera, device.rates[precision] * tera, "data sheet")

@@ -119,7 +119,8 @@ def _compiled(setting: Setting, name: str, precision: str, allowance: Allowance)
     row = peer_rows.plain(setting, one, kind, precision, steps, False, allowance)
     graphs = compilations() - before
     row |= {"compile_backend": backend, "compiled_graphs": graphs}
-    return {**row, "compile_seconds": row["first_seconds"]} if graphs else row
+    timed = graphs and not setting.dry
+    return {**row, "compile_seconds": row["first_seconds"]} if timed else row
 
 
 def compilations() -> int:

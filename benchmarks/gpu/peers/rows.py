@@ -183,7 +183,9 @@ def plain(
         clock.wait()
         row = verdict(one.chosen(values.cpu()), truth_of(setting, one.name), precision)
         del values
-        row |= {"batch": size * sweep.each, "first_seconds": time.perf_counter() - begun}
+        row["batch"] = size * sweep.each
+        if clock.on_gpu:
+            row["first_seconds"] = time.perf_counter() - begun
         if "missed" in row:
             return row
         if record:
