@@ -58,7 +58,8 @@ def setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 def rows(module, setting: Setting, part: str) -> dict[str, Row]:
     """What the units of a part give, written as a run writes them; every row has its line."""
-    file = PartFile(setting.out / f"{part}.json", {"part": part, "dry": False})
+    begun = {"part": part, "dry": False, "machine": setting.machine}
+    file = PartFile(setting.out / f"{part}.json", begun)
     for unit in module.units(setting):
         row = file.add(unit.name, unit.run(Allowance(time.monotonic() + 600)))
         assert module.line(row) and "dry" not in module.line(row), row
