@@ -172,7 +172,12 @@ def test_another_job_has_no_time(name: str, rung: str, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "rung"), [(name, rung) for name in JOBS for rung in peers.HOOKED[name]]
+    ("name", "rung"),
+    [
+        pytest.param(name, rung, marks=[pytest.mark.slow] * (rung == "hooks, two passes"))
+        for name in JOBS
+        for rung in peers.HOOKED[name]
+    ],
 )
 def test_hooks_give_the_answer(name: str, rung: str, monkeypatch) -> None:
     row = hooked_row(name, peers.HOOKS[rung])
