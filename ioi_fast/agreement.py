@@ -9,13 +9,12 @@ from torch import Tensor
 # a question that is not so well posed has up to ten times the error of rounded weights
 # (docs/design.md, Error and speed). In bf16 and TF32 errors follow the size of the difference that
 # a head makes: of what it changes in the logits half of the senders are within …_MEDIAN and all
-# within …_LOGITS, in every call on the models of the tests; of other small ones in bf16 medians of
-# 7e-3 and a worst of 4e-2 were seen. One number read from the logits keeps the promise in path
-# patches where it is not small beside that change: of 60 small random models with 6 prompts each 53
-# kept it in TF32 and 57 in bf16, and one sender whose effect nearly cancels missed both by far.
+# within …_LOGITS, in every call on the models of the tests; small ones of other shapes can miss
+# that. One number read from the logits keeps the promise in path patches where it is not small
+# beside that change: an effect that nearly cancels can miss by far.
 #
-# TF32 has three more bits than bf16 and an eighth of its errors, because we round its operands to
-# nearest. Where a GPU is left to drop the bits, errors are several times those and keep no promise
+# TF32 has three more bits than bf16, and of those an eighth of its errors by the format, because we
+# round its operands to nearest. Where a GPU is left to drop the bits, errors are larger
 # (tests/in_interpreter/test_tf32.py plants that).
 PROMISED = {"fp32": 1e-4, "tf32": 2.5e-3, "bf16": 2e-2, "fp64": 1e-6}
 BF16_MEDIAN, BF16_LOGITS = 5e-3, 3e-2

@@ -34,16 +34,16 @@ def units(setting: Setting) -> Iterator[Unit]:
 
     clock = Clock(setting.device)
     yield unit("machine", lambda _: setting.machine)
-    yield unit("copy", lambda allowance: copied(clock, allowance))
-    yield unit("pinned copies", lambda allowance: pinned(clock, allowance))
-    yield unit("launch", lambda allowance: launched(clock))
+    yield unit("copy", lambda _: copied(clock))
+    yield unit("pinned copies", lambda _: pinned(clock))
+    yield unit("launch", lambda _: launched(clock))
     for where, shape in SHAPES.items():
         for kind in PRODUCTS:
             name, size = f"product {kind} {where}", SMALL if setting.dry else shape
             yield unit(name, product_of(clock, kind, size), 1.0 + (where != "J1"))
 
 
-def copied(clock: Clock, allowance: Allowance) -> Row:
+def copied(clock: Clock) -> Row:
     """A copy on the device: bytes read and written."""
     size = COPY if clock.on_gpu else 2**16
     source = torch.randint(256, (size,), dtype=torch.uint8, device=clock.device)
@@ -54,7 +54,7 @@ def copied(clock: Clock, allowance: Allowance) -> Row:
     return rate("bytes_a_second", 2 * size, found)
 
 
-def pinned(clock: Clock, allowance: Allowance) -> Row:
+def pinned(clock: Clock) -> Row:
     """Copies between the host and the device, from memory that the host does not move."""
     if not clock.on_gpu:
         return {"seconds": [], "bytes": 0}

@@ -77,13 +77,18 @@ def parts_in(folder: Path) -> dict[str, dict]:
     return found
 
 
+def rows_by_part(one: dict) -> report.Found:
+    """The rows of a device's results."""
+    return {name: part["rows"] for name, part in one["parts"].items()}
+
+
 def readme_block(all_kept: list[dict]) -> str:
     """The README's words on GPUs: a headline and the jobs of each device."""
     if not all_kept:
         return NONE
     lines: list[str] = []
     for one in all_kept:
-        found = {name: part["rows"] for name, part in one["parts"].items()}
+        found = rows_by_part(one)
         lines += [*headline(found), "", *report.job_lines(found), ""]
         lines += [measured_by(one["machine"]), ""]
     return "\n".join(lines).strip()
@@ -117,7 +122,7 @@ def docs_block(all_kept: list[dict]) -> str:
         return NONE
     lines: list[str] = []
     for one in all_kept:
-        found = {name: part["rows"] for name, part in one["parts"].items()}
+        found = rows_by_part(one)
         lines += [*report.tables(found), "", *report.problems(found), ""]
         lines += [measured_by(one["machine"]), ""]
     return "\n".join(lines).strip()
