@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ioi_fast.prompts import END, PromptPairs
-from ioi_fast.tokenizer import TextCodec, check_codec, end_of_text_id, single_token
+from ioi_fast.tokenizer import (
+    TextCodec,
+    bos_id,
+    check_codec,
+    padding_id,
+    plain_ids,
+    single_token,
+)
 
 # Roles whose token must be the answer or the wrong answer of the clean prompt.
 _NAMED = {"IO": "answers", "S1": "wrong_answers", "S2": "wrong_answers"}
@@ -66,17 +73,17 @@ def load_prompts(path: str | Path, tokenizer: TextCodec, prepend_bos: bool = Fal
     if not isinstance(path, (str, Path)):
         raise TypeError(f"path must be a str or a Path, got {path!r}")
     records, word_indices = _read(Path(path))
-    eos = end_of_text_id(tokenizer)
+    padding = padding_id(tokenizer)
     found = [_tokenized(record, tokenizer, word_indices) for record in records]
-    front = [eos] if prepend_bos else []
+    front = [bos_id(tokenizer)] if prepend_bos else []
     clean_roles, corrupt_roles = ([getattr(row, name) for row in found] for name in _ROLE_FIELDS)
 
     def columns(rows: list[dict[str, int]]) -> dict[str, list[int]]:
         return {role: [row[role] + len(front) for row in rows] for role in rows[0]}
 
     return PromptPairs(
-        _padded([front + row.clean for row in found], eos),
-        _padded([front + row.corrupt for row in found], eos),
+        _padded([front + row.clean for row in found], padding),
+        _padded([front + row.corrupt for row in found], padding),
         answers=[row.answer for row in found],
         wrong_answers=[row.wrong_answer for row in found],
         positions=columns(clean_roles),
@@ -96,7 +103,7 @@ def _tokenized(
         raise ValueError(
             f"{record.where}: answers and wrong_answers must differ, got {record.answers!r} twice"
         )
-    clean, corrupt = list(tokenizer.encode(record.clean)), list(tokenizer.encode(record.corrupt))
+    clean, corrupt = (plain_ids(tokenizer, text) for text in (record.clean, record.corrupt))
     clean_roles = _clean_roles(record, clean, tokenizer, word_indices)
     corrupt_roles = _corrupt_roles(record, clean, corrupt, tokenizer, clean_roles)
     return _TokenRecord(answer, wrong_answer, clean, corrupt, clean_roles, corrupt_roles)
@@ -178,7 +185,7 @@ def _clean_roles(
 
 def _occurrences(tokenizer: TextCodec, ids: list[int], word: str) -> list[int]:
     """Positions of a word as one token, with or without its leading space."""
-    forms = (list(tokenizer.encode(form)) for form in (word, word.strip(), f" {word.strip()}"))
+    forms = (plain_ids(tokenizer, form) for form in (word, word.strip(), f" {word.strip()}"))
     wanted = {form[0] for form in forms if len(form) == 1}
     return [at for at, token in enumerate(ids) if token in wanted]
 
@@ -209,8 +216,8 @@ def _corrupt_roles(
 def _words(tokenizer: TextCodec, text: str) -> list[int] | None:
     """Last token position of each word; None if the tokenizer does not cut at spaces."""
     first, *others = text.split(" ")
-    pieces = [list(tokenizer.encode(word)) for word in (first, *(f" {word}" for word in others))]
-    if [token for piece in pieces for token in piece] != list(tokenizer.encode(text)):
+    pieces = [plain_ids(tokenizer, word) for word in (first, *(f" {word}" for word in others))]
+    if [token for piece in pieces for token in piece] != plain_ids(tokenizer, text):
         return None
     lasts, total = [], 0
     for piece in pieces:
@@ -229,6 +236,6 @@ def _same_word(role: str, roles: dict[str, int], old: list[int], new: list[int])
     return max(start, new[word] - (old[word] - roles[role]))
 
 
-def _padded(rows: list[list[int]], eos: int) -> list[list[int]]:
+def _padded(rows: list[list[int]], padding: int) -> list[list[int]]:
     width = max(map(len, rows))
-    return [row + [eos] * (width - len(row)) for row in rows]
+    return [row + [padding] * (width - len(row)) for row in rows]

@@ -6,6 +6,8 @@ A tokenizer here is anything with `encode(str) -> list[int]` and `decode(list[in
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+from inspect import signature
 from pathlib import Path
 from typing import Protocol
 
@@ -84,12 +86,14 @@ class Tokenizer:
         return self.backend.get_vocab_size(with_added_tokens=True)
 
     @property
-    def eos_id(self) -> int:
-        """Id of `<|endoftext|>`, which is also BOS and padding; ValueError where there is none."""
-        found = self.backend.token_to_id(END_OF_TEXT)
-        if found is None:
-            raise ValueError(f"this tokenizer has no {END_OF_TEXT} token")
-        return found
+    def bos_id(self) -> int | None:
+        """Id of the token that begins a text, None where there is none."""
+        return self.backend.token_to_id(END_OF_TEXT)
+
+    @property
+    def eos_id(self) -> int | None:
+        """Id of the token that ends a text, None where there is none."""
+        return self.backend.token_to_id(END_OF_TEXT)
 
     def __repr__(self) -> str:
         return f"Tokenizer(vocab_size={self.vocab_size})"
@@ -114,13 +118,44 @@ def check_codec(tokenizer: TextCodec) -> None:
             )
 
 
-def end_of_text_id(tokenizer: TextCodec) -> int:
-    """Id of `<|endoftext|>`: `eos_id`, else transformers' `eos_token_id`; ValueError without."""
+def plain_ids(tokenizer: TextCodec, text: str) -> list[int]:
+    """Ids of a text alone: no token in front or behind, whatever the tokenizer adds by itself."""
+    if "add_special_tokens" in _parameters(tokenizer.encode):
+        return list(tokenizer.encode(text, add_special_tokens=False))
+    return list(tokenizer.encode(text))
+
+
+def _parameters(function: Callable) -> Collection[str]:
+    try:
+        return signature(function).parameters
+    except (TypeError, ValueError):  # a function of C without a signature
+        return ()
+
+
+def bos_id(tokenizer: TextCodec) -> int:
+    """Id of the token that begins a text: `bos_id`, else transformers' `bos_token_id`.
+
+    Raises ValueError where the tokenizer has none: no token is taken in its place.
+    """
+    for attribute in ("bos_id", "bos_token_id"):
+        found = getattr(tokenizer, attribute, None)
+        if found is not None:
+            return int(found)
+    raise ValueError(f"prepend_bos: the tokenizer {type(tokenizer).__name__} has no BOS token")
+
+
+def padding_id(tokenizer: TextCodec) -> int:
+    """Id that fills rows behind END, where it changes nothing: EOS if there is one, else 0."""
     for attribute in ("eos_id", "eos_token_id"):
         found = getattr(tokenizer, attribute, None)
         if found is not None:
             return int(found)
-    raise ValueError(f"tokenizer {type(tokenizer).__name__} has neither eos_id nor eos_token_id")
+    return 0
+
+
+def with_bos(ids: list[int], bos: int) -> list[int]:
+    """Ids behind one BOS; those that begin with it already are left as they are."""
+    return ids if ids[:1] == [bos] else [bos, *ids]
 
 
 def single_token(tokenizer: TextCodec, word: str, what: str) -> int:
@@ -128,7 +163,7 @@ def single_token(tokenizer: TextCodec, word: str, what: str) -> int:
 
     `what` says what the word is for, with its argument's name: "names: the name".
     """
-    ids = list(tokenizer.encode(word))
+    ids = plain_ids(tokenizer, word)
     if len(ids) != 1:
         pieces = [tokenizer.decode([i]) for i in ids]
         raise ValueError(f"{what} {word!r} must be a single token, got {len(ids)}: {pieces}")

@@ -9,7 +9,7 @@ import pytest
 import tokenizers
 from gpt2_files import gpt2_files, gpt2_tokenizer
 
-from ioi_fast.tokenizer import Tokenizer, check_codec, end_of_text_id, single_token
+from ioi_fast.tokenizer import Tokenizer, bos_id, check_codec, padding_id, single_token
 
 # Published ids of GPT-2's vocabulary.
 KNOWN = {" Mary": [5335], " John": [1757], "Hello world": [15496, 995], " to": [284]}
@@ -96,8 +96,9 @@ def test_wrong_arguments_are_named():
 
 def test_tokenizer_without_end_of_text():
     bare = Tokenizer(tokenizers.Tokenizer(tokenizers.models.BPE(vocab={"a": 0}, merges=[])))
-    with pytest.raises(ValueError, match=r"no <\|endoftext\|> token"):
-        _ = bare.eos_id
+    assert bare.eos_id is None and bare.bos_id is None and padding_id(bare) == 0
+    with pytest.raises(ValueError, match="prepend_bos: the tokenizer Tokenizer has no BOS"):
+        bos_id(bare)
 
 
 def test_single_token_names_word_and_pieces():
@@ -120,10 +121,9 @@ def test_other_tokenizers_are_taken():
             return "x"
 
     check_codec(Foreign())
-    assert end_of_text_id(Foreign()) == 7
-    assert end_of_text_id(gpt2_tokenizer()) == 50256
-    Foreign.eos_token_id = None
-    with pytest.raises(ValueError, match="Foreign has neither eos_id nor eos_token_id"):
-        end_of_text_id(Foreign())
+    assert padding_id(Foreign()) == 7
+    assert bos_id(gpt2_tokenizer()) == padding_id(gpt2_tokenizer()) == 50256
+    with pytest.raises(ValueError, match="Foreign has no BOS"):
+        bos_id(Foreign())
     with pytest.raises(TypeError, match=r"NoneType has no encode .*this model has no tokenizer"):
         check_codec(None)

@@ -17,7 +17,14 @@ from torch import Tensor
 from ioi_fast.ioi.records import IOIPrompt, sample_records
 from ioi_fast.ioi.words import NAMES, OBJECTS, PLACES
 from ioi_fast.prompts import PromptPairs
-from ioi_fast.tokenizer import TextCodec, check_codec, end_of_text_id, single_token
+from ioi_fast.tokenizer import (
+    TextCodec,
+    bos_id,
+    check_codec,
+    padding_id,
+    plain_ids,
+    single_token,
+)
 from ioi_fast.whole_numbers import whole_number
 
 ROLES = ("IO", "S1", "S1+1", "S2", "END")
@@ -37,7 +44,7 @@ def ioi_prompts(
     the templates 0-6 in both orders, "all30" all. p_ABC keeps template, nouns and positions:
     abc="distinct" puts three distinct names outside the prompt's own, abc="authors" chains the
     three flips of the released code. The originals depend on n, seed and forms alone. `prepend_bos`
-    puts <|endoftext|> in front and shifts every role.
+    puts the tokenizer's BOS in front and shifts every role.
 
     Raises TypeError or ValueError naming the argument; a name, place or object that is not one
     token is named with its pieces. Source: Wang et al. 2022 (arXiv 2211.00593), section 2.
@@ -110,10 +117,9 @@ def pair_records(
     if not isinstance(prepend_bos, bool):
         raise TypeError(f"prepend_bos must be a bool, got {prepend_bos!r}")
     _check_words(tokenizer, [*orig, *new])
-    eos = end_of_text_id(tokenizer)
-    front = [eos] if prepend_bos else []
-    orig_ids, positions = _batch(tokenizer, orig, front, eos)
-    new_ids, new_positions = _batch(tokenizer, new, front, eos)
+    front = [bos_id(tokenizer)] if prepend_bos else []
+    orig_ids, positions = _batch(tokenizer, orig, front)
+    new_ids, new_positions = _batch(tokenizer, new, front)
     moved = any(not torch.equal(positions[role], new_positions[role]) for role in ROLES)
     return PromptPairs(
         orig_ids,
@@ -136,12 +142,13 @@ def _check_words(tokenizer: TextCodec, records: Sequence[IOIPrompt]) -> None:
 
 
 def _batch(
-    tokenizer: TextCodec, records: Sequence[IOIPrompt], front: list[int], eos: int
+    tokenizer: TextCodec, records: Sequence[IOIPrompt], front: list[int]
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Right-padded ids [N, T] and role -> positions [N]."""
     rows, roles = zip(*(tokenize_record(tokenizer, record) for record in records), strict=True)
     width = max(map(len, rows))
-    ids = [front + row + [eos] * (width - len(row)) for row in rows]
+    padding = padding_id(tokenizer)
+    ids = [front + row + [padding] * (width - len(row)) for row in rows]
     positions = {role: torch.tensor([at[role] for at in roles]) + len(front) for role in ROLES}
     return torch.tensor(ids), positions
 
@@ -157,8 +164,8 @@ def tokenize_record(tokenizer: TextCodec, record: IOIPrompt) -> tuple[list[int],
     for text, role in record.segments:
         if role is not None:
             at[role] = len(ids)
-        ids += tokenizer.encode(text)
-    if ids != list(tokenizer.encode(record.text)):
+        ids += plain_ids(tokenizer, text)
+    if ids != plain_ids(tokenizer, record.text):
         raise ValueError(f"tokenizer must split at the spaces before names, in {record.text!r}")
     at["S1+1"], at["END"] = at["S1"] + 1, len(ids) - 1
     return ids, at
