@@ -4,10 +4,13 @@
 #   PYTHON=python3.12             the interpreter that .venv is made with (3.11 or newer)
 #   TORCH_INDEX=https://…/cpu     where torch alone is taken from, such as a CPU build of it
 #   ARGS="-k prompts"             further arguments of the demo, pytest or the benchmarks
+#   WORKERS=0                     processes that run tests at once: as many as there are cores, up
+#                                 to four; 0 runs them in pytest's own, where a debugger works
 
 PYTHON ?= python3
 TORCH_INDEX ?=
 ARGS ?=
+WORKERS ?= auto
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -65,11 +68,14 @@ demo: setup
 	@ioi-fast demo --out out/ $(ARGS)
 
 # The script and not "python -m pytest", which would put the folder kernels/ on the module path.
+# A file's tests share models and prompts, so that a file stays in one process.
+PYTEST := pytest -rs --numprocesses=$(WORKERS) --maxprocesses=4 --dist=loadfile
+
 test: setup
-	@pytest -rs $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 test-slow: setup
-	@pytest -rs -m slow $(ARGS)
+	@$(PYTEST) -m slow $(ARGS)
 
 lint: setup
 	@ruff check .

