@@ -10,9 +10,6 @@ _WANTED = [
     "adapter_config.json",  # wanted for its refusal
     "*.safetensors",
     "*.safetensors.index.json",
-    "tokenizer.json",
-    "vocab.json",
-    "merges.txt",
 ]
 _INSTEAD = (
     "download the model where there is a network and give its directory, or use the bundled model "
@@ -29,6 +26,8 @@ def fetch(repository: str, revision: str | None = None) -> Path:
     >>> fetch("gpt2")  # doctest: +SKIP
     PosixPath('/home/me/.cache/huggingface/hub/models--gpt2/snapshots/607a30d…')
     """
+    from ioi_fast.tokenizer_files import READ, UNREAD
+
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import (
@@ -43,7 +42,10 @@ def fetch(repository: str, revision: str | None = None) -> Path:
         ) from error
     try:
         directory = snapshot_download(
-            repository, revision=revision, allow_patterns=_WANTED, ignore_patterns=["*/*"]
+            repository,
+            revision=revision,
+            allow_patterns=[*_WANTED, *READ, *UNREAD],  # UNREAD for its refusal
+            ignore_patterns=["*/*"],
         )
     except HFValidationError as error:
         raise ValueError(

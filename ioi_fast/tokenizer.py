@@ -1,20 +1,21 @@
-"""GPT-2's byte-level BPE, read from a checkpoint directory or from the two original files.
+"""Text to ids and back: our own tokenizer, and what prompts ask of any.
 
 A tokenizer here is anything with `encode(str) -> list[int]` and `decode(list[int]) -> str`;
-`Tokenizer` is ours. The id of `<|endoftext|>` serves as BOS, EOS and padding, as in GPT-2.
+`Tokenizer` is ours, read from a checkpoint's folder or from GPT-2's two original files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from inspect import signature
+from collections.abc import Callable
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Protocol
 
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers
 
-END_OF_TEXT = "<|endoftext|>"
+from ioi_fast.tokenizer_backend import check_text, library_errors, settled
+from ioi_fast.tokenizer_files import read_folder, read_gpt2_files
+from ioi_fast.whole_numbers import whole_number
 
 
 class TextCodec(Protocol):
@@ -28,108 +29,122 @@ class TextCodec(Protocol):
 class Tokenizer:
     """A `tokenizers.Tokenizer` with the four things that this project asks of one.
 
+    `bos` and `eos` are the tokens that begin and end a text, None where there is none. Truncation,
+    padding and dropout of the backend are not used; no token is ever added to a text.
+
+    Raises TypeError for another backend, ValueError for a token that is not in the vocabulary.
+
     Example:
         >>> Tokenizer.from_directory("my-gpt2").encode(" Mary")
         [5335]
     """
 
-    def __init__(self, backend: tokenizers.Tokenizer) -> None:
+    def __init__(
+        self, backend: tokenizers.Tokenizer, bos: str | None = None, eos: str | None = None
+    ) -> None:
         if not isinstance(backend, tokenizers.Tokenizer):
             raise TypeError(f"backend must be a tokenizers.Tokenizer, got {type(backend).__name__}")
-        self.backend = backend
+        self.backend = settled(backend)
+        self.bos_id = self._id("bos", bos)
+        self.eos_id = self._id("eos", eos)
 
     @classmethod
     def from_directory(cls, path: str | Path) -> Tokenizer | None:
-        """Read tokenizer.json, else vocab.json with merges.txt; None when there is neither.
+        """The tokenizer of a checkpoint's folder, as transformers reads it; None without one.
 
-        Raises ValueError naming the file when it cannot be read as a tokenizer.
+        Read are tokenizer.json, or vocab.json with merges.txt, and tokenizer_config.json,
+        special_tokens_map.json and added_tokens.json beside them. BOS and EOS are those of the
+        settings, without settings `<|endoftext|>` where the vocabulary has it, as in GPT-2.
+
+        Raises ValueError naming the file that cannot be read, or a form of tokenizer that is not
+        read here (SentencePiece, WordPiece, code of its own), and what to do then.
         """
-        directory = Path(path)
-        whole, vocabulary, merges = (
-            directory / name for name in ("tokenizer.json", "vocab.json", "merges.txt")
-        )
-        if whole.is_file():
-            try:
-                return cls(tokenizers.Tokenizer.from_file(str(whole)))
-            except Exception as error:  # the library raises bare Exception
-                raise ValueError(f"{whole} is not a tokenizer file: {error}") from error
-        if vocabulary.is_file() and merges.is_file():
-            return cls.from_gpt2_files(vocabulary, merges)
-        return None
+        found = read_folder(Path(path))
+        return None if found is None else cls(*found)
 
     @classmethod
     def from_gpt2_files(cls, encoder_json: str | Path, merges: str | Path) -> Tokenizer:
-        """Build from GPT-2's two files, vocabulary (token -> id) and ranked merges."""
-        try:
-            bpe = models.BPE.from_file(str(encoder_json), str(merges))
-        except Exception as error:  # the library raises bare Exception
-            raise ValueError(f"{encoder_json} and {merges} are not a BPE: {error}") from error
-        return cls(byte_level(bpe))
+        """Build from GPT-2's two files, vocabulary (token -> id) and ranked merges.
+
+        Raises ValueError naming the file.
+        """
+        return cls(*read_gpt2_files(Path(encoder_json), Path(merges)))
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text; no token is added in front or behind."""
+        """Ids of a text; no token is added in front or behind.
+
+        Raises TypeError for what is no text, ValueError for one that is not Unicode.
+        """
         if not isinstance(text, str):
             raise TypeError(f"text must be a str, got {type(text).__name__}")
-        return self.backend.encode(text, add_special_tokens=False).ids
+        check_text(text)
+        with library_errors("text cannot be tokenized"):
+            return self.backend.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: list[int]) -> str:
-        """The text of some ids, `<|endoftext|>` included; ids may be any sequence of integers."""
+        """The text of some ids, special tokens included; ids may be any sequence of integers."""
         plain = [int(i) for i in ids]
         for i in plain:
-            if not 0 <= i < self.vocab_size:
+            if not 0 <= i < 2**32 or self.backend.id_to_token(i) is None:
                 raise ValueError(f"ids: {i} is out of range, the vocabulary has {self.vocab_size}")
-        return self.backend.decode(plain, skip_special_tokens=False)
+        with library_errors("ids cannot be decoded"):
+            return self.backend.decode(plain, skip_special_tokens=False)
 
     @property
     def vocab_size(self) -> int:
         """Number of ids, special tokens included."""
         return self.backend.get_vocab_size(with_added_tokens=True)
 
-    @property
-    def bos_id(self) -> int | None:
-        """Id of the token that begins a text, None where there is none."""
-        return self.backend.token_to_id(END_OF_TEXT)
-
-    @property
-    def eos_id(self) -> int | None:
-        """Id of the token that ends a text, None where there is none."""
-        return self.backend.token_to_id(END_OF_TEXT)
+    def _id(self, name: str, token: str | None) -> int | None:
+        index = None if token is None else self.backend.token_to_id(token)
+        if token is not None and index is None:
+            raise ValueError(f"{name}: {token!r:.80} is not in the vocabulary")
+        return index
 
     def __repr__(self) -> str:
         return f"Tokenizer(vocab_size={self.vocab_size})"
 
 
-def byte_level(bpe: models.BPE) -> tokenizers.Tokenizer:
-    """GPT-2's pipeline around a BPE: no normaliser, the byte-level pre-tokenizer and decoder."""
-    backend = tokenizers.Tokenizer(bpe)
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    backend.decoder = decoders.ByteLevel()
-    backend.add_special_tokens([END_OF_TEXT])
-    return backend
-
-
 def check_codec(tokenizer: TextCodec) -> None:
-    """Raise TypeError unless the argument has callable `encode` and `decode`."""
+    """Raise TypeError unless the argument has callable `encode` and `decode` of texts and ids.
+
+    Raises ValueError for a BPE that leaves merges out at random.
+    """
+    if isinstance(tokenizer, tokenizers.Tokenizer):
+        raise TypeError(
+            "tokenizer must give lists of ids, got a tokenizers.Tokenizer: wrap it, "
+            "ioi_fast.tokenizer.Tokenizer(backend, bos=…)"
+        )
     for method in ("encode", "decode"):
         if not callable(getattr(tokenizer, method, None)):
             raise TypeError(
                 f"tokenizer must have encode and decode, {type(tokenizer).__name__} has no {method}"
                 + (" (this model has no tokenizer)" if tokenizer is None else "")
             )
+    model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+    if getattr(model, "dropout", None):
+        raise ValueError(
+            f"tokenizer: its BPE leaves out merges at random (dropout {model.dropout}), so ids "
+            "would differ from call to call: set tokenizer.backend_tokenizer.model.dropout = None"
+        )
 
 
 def plain_ids(tokenizer: TextCodec, text: str) -> list[int]:
     """Ids of a text alone: no token in front or behind, whatever the tokenizer adds by itself."""
-    if "add_special_tokens" in _parameters(tokenizer.encode):
-        return list(tokenizer.encode(text, add_special_tokens=False))
-    return list(tokenizer.encode(text))
+    check_text(text)
+    alone = {"add_special_tokens": False} if _takes_add_special_tokens(tokenizer.encode) else {}
+    with library_errors(f"tokenizer: {type(tokenizer).__name__} cannot encode {text!r:.80}"):
+        return [int(i) for i in tokenizer.encode(text, **alone)]
 
 
-def _parameters(function: Callable) -> Collection[str]:
+def _takes_add_special_tokens(function: Callable) -> bool:
+    """Whether a method has this argument, or hands on any by name, as wrappers do."""
     try:
-        return signature(function).parameters
+        found = signature(function).parameters
     except (TypeError, ValueError):  # a function of C without a signature
-        return ()
+        return False
+    any_name = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in found.values())
+    return any_name or "add_special_tokens" in found
 
 
 def bos_id(tokenizer: TextCodec) -> int:
@@ -137,20 +152,48 @@ def bos_id(tokenizer: TextCodec) -> int:
 
     Raises ValueError where the tokenizer has none: no token is taken in its place.
     """
-    for attribute in ("bos_id", "bos_token_id"):
-        found = getattr(tokenizer, attribute, None)
-        if found is not None:
-            return int(found)
-    raise ValueError(f"prepend_bos: the tokenizer {type(tokenizer).__name__} has no BOS token")
+    kind, token = type(tokenizer).__name__, getattr(tokenizer, "bos_token", None)
+    found = _token_id(tokenizer, "bos")
+    if isinstance(token, str) and not _stands_for(tokenizer, found, token):
+        raise ValueError(
+            f"prepend_bos: the vocabulary of the tokenizer {kind} lacks its bos_token {token!r:.80}"
+        )
+    if found is None:
+        raise ValueError(
+            f"prepend_bos: the tokenizer {kind} has no BOS token (its settings name none that its "
+            "vocabulary has)"
+        )
+    return found
 
 
 def padding_id(tokenizer: TextCodec) -> int:
-    """Id that fills rows behind END, where it changes nothing: EOS if there is one, else 0."""
-    for attribute in ("eos_id", "eos_token_id"):
+    """Id that fills rows behind END, where it changes nothing: EOS, else 0, which all models have.
+
+    An EOS that was put behind the vocabulary is not taken: the model may have no row for it.
+    """
+    backend = getattr(tokenizer, "backend", None)
+    if isinstance(backend, tokenizers.Tokenizer):
+        size = backend.get_vocab_size(with_added_tokens=False)
+    else:
+        size = whole_number(getattr(tokenizer, "vocab_size", None))
+    found = _token_id(tokenizer, "eos")
+    return 0 if found is None or (size is not None and found >= size) else found
+
+
+def _token_id(tokenizer: TextCodec, name: str) -> int | None:
+    """`bos_id` or `bos_token_id`, a number or a method that gives one; negative means none."""
+    for attribute in (f"{name}_id", f"{name}_token_id"):
         found = getattr(tokenizer, attribute, None)
-        if found is not None:
-            return int(found)
-    return 0
+        index = whole_number(found() if callable(found) else found)
+        if index is not None and index >= 0:
+            return index
+    return None
+
+
+def _stands_for(tokenizer: TextCodec, index: int | None, token: str) -> bool:
+    """Whether an id is a token's own; transformers gives that of unk_token to unknown ones."""
+    name_of = getattr(tokenizer, "convert_ids_to_tokens", None)
+    return index is not None and (not callable(name_of) or name_of(index) == token)
 
 
 def with_bos(ids: list[int], bos: int) -> list[int]:

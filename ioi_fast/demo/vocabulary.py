@@ -17,7 +17,9 @@ from tokenizers import models, pre_tokenizers
 from ioi_fast.demo import sentences
 from ioi_fast.ioi.templates import INSERTIONS, TEMPLATES
 from ioi_fast.ioi.words import NAMES, OBJECTS, PLACES
-from ioi_fast.tokenizer import END_OF_TEXT, Tokenizer, byte_level
+from ioi_fast.tokenizer import Tokenizer
+from ioi_fast.tokenizer_backend import byte_level
+from ioi_fast.tokenizer_files import END_OF_TEXT
 
 # Words, single marks and the possessive, as GPT-2's pre-tokenizer cuts them.
 _WORD = re.compile(r"'s|[A-Za-z]+|[^\sA-Za-z]")
@@ -58,7 +60,9 @@ def prune(encoder_json: str | Path, merges_file: str | Path) -> Tokenizer:
     tokens |= {token for token in encoder if len(token) == 1}
     ordered = sorted(tokens, key=encoder.__getitem__)
     ids = {token: i for i, token in enumerate([*ordered, END_OF_TEXT])}
-    return Tokenizer(byte_level(models.BPE(vocab=ids, merges=merges)))
+    backend = byte_level(models.BPE(vocab=ids, merges=merges))
+    backend.add_special_tokens([END_OF_TEXT])
+    return Tokenizer(backend, bos=END_OF_TEXT, eos=END_OF_TEXT)
 
 
 def _merges(piece: str, ranks: dict[tuple[str, str], int]) -> list[tuple[str, str]]:
