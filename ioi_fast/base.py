@@ -163,7 +163,9 @@ class CleanRun:
         """Input of the activation and output of the MLP, rows [R, D] -> [R, F], [R, D]."""
         config, block = self.model.config, self.model.weights.blocks[layer]
         weights = (self.packed.linear(layer, "mlp_in"), self.packed.linear(layer, "mlp_out"))
-        layernorm = (block.ln_2_gain, block.ln_2_bias, config.layer_norm_epsilon)
+        # The kernel reads them as they lie; they may be a caller's columns.
+        gain, bias = block.ln_2_gain.contiguous(), block.ln_2_bias.contiguous()
+        layernorm = (gain, bias, config.layer_norm_epsilon)
         return self.ops.mlp(resid_mid, *layernorm, *weights, config.activation_function)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ioi_fast.config import GPT2Config
-from ioi_fast.model import Block, Weights
+from ioi_fast.weights import Block, Weights
 
 
 def folded_weights(weights: Weights) -> Weights:
@@ -44,16 +44,15 @@ def folded_config(config: GPT2Config) -> GPT2Config:
 
 
 def _folded(block: Block) -> Block:
-    one, none = torch.ones_like(block.ln_1_gain), torch.zeros_like(block.ln_1_bias)
     return Block(
-        ln_1_gain=one,
-        ln_1_bias=none,
+        ln_1_gain=torch.ones_like(block.ln_1_gain),
+        ln_1_bias=torch.zeros_like(block.ln_1_bias),
         w_qkv=block.ln_1_gain[:, None] * block.w_qkv,
         b_qkv=block.b_qkv + block.ln_1_bias @ block.w_qkv,
         w_o=_centred(block.w_o),
         b_o=_centred(block.b_o),
-        ln_2_gain=one,
-        ln_2_bias=none,
+        ln_2_gain=torch.ones_like(block.ln_2_gain),
+        ln_2_bias=torch.zeros_like(block.ln_2_bias),
         w_in=block.ln_2_gain[:, None] * block.w_in,
         b_in=block.b_in + block.ln_2_bias @ block.w_in,
         w_out=_centred(block.w_out),

@@ -1,7 +1,5 @@
 """GPT-2's weights and its plain forward pass.
 
-Weights lie as GPT-2 files have them (Conv1D: [in, out]) and are never changed after loading.
-
 Dimension key: N prompts, T tokens (S source tokens), L layers, H heads, D model width,
 K head width, F MLP width, V vocabulary, P variants, R rows (cells of variant, prompt and
 position), E = 3·H·K.
@@ -10,75 +8,16 @@ position), E = 3·H·K.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ioi_fast.config import GPT2Config
 from ioi_fast.kernels import reference
-from ioi_fast.running import own_precision
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Weights of one layer."""
-
-    ln_1_gain: Tensor  # [D]
-    ln_1_bias: Tensor  # [D]
-    w_qkv: Tensor  # [D, 3·H·K]: q, k, v side by side, each by head
-    b_qkv: Tensor  # [3·H·K]
-    w_o: Tensor  # [H·K, D]
-    b_o: Tensor  # [D]
-    ln_2_gain: Tensor  # [D]
-    ln_2_bias: Tensor  # [D]
-    w_in: Tensor  # [D, F]
-    b_in: Tensor  # [F]
-    w_out: Tensor  # [F, D]
-    b_out: Tensor  # [D]
-
-
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """All weights of a GPT-2; with a tied head, `unembed` is `wte` itself."""
-
-    wte: Tensor  # [V, D]
-    wpe: Tensor  # [n_positions, D]
-    blocks: tuple[Block, ...]
-    ln_f_gain: Tensor  # [D]
-    ln_f_bias: Tensor  # [D]
-    unembed: Tensor  # [V, D]
-
-    def to(self, device: torch.device | str | None, dtype: torch.dtype | None) -> Weights:
-        """A copy on another device or in another precision; a tied head stays tied."""
-        return self.each(lambda tensor: tensor.to(device=device, dtype=dtype))
-
-    def each(self, change: Callable[[Tensor], Tensor]) -> Weights:
-        """Every tensor changed, once each; a tied head stays tied."""
-        wte = change(self.wte)
-        return Weights(
-            wte=wte,
-            wpe=change(self.wpe),
-            blocks=tuple(
-                Block(*(change(getattr(block, f.name)) for f in fields(Block)))
-                for block in self.blocks
-            ),
-            ln_f_gain=change(self.ln_f_gain),
-            ln_f_bias=change(self.ln_f_bias),
-            unembed=wte if self.unembed is self.wte else change(self.unembed),
-        )
-
-    def named(self) -> dict[str, Tensor]:
-        """Every distinct tensor by its name here, in a fixed order."""
-        found = {name: getattr(self, name) for name in ("wte", "wpe", "ln_f_gain", "ln_f_bias")}
-        for layer, block in enumerate(self.blocks):
-            found |= {f"blocks[{layer}].{f.name}": getattr(block, f.name) for f in fields(Block)}
-        return found if self.unembed is self.wte else {**found, "unembed": self.unembed}
-
-    def tensors(self) -> list[Tensor]:
-        """Every distinct tensor, in a fixed order."""
-        return list(self.named().values())
+from ioi_fast.made_of_weights import MadeOfWeights
+from ioi_fast.own_settings import own_settings
+from ioi_fast.weights import Block, Weights, check_weights, without_gradients
 
 
 def split_heads(x_RE: Tensor, config: GPT2Config) -> tuple[Tensor, Tensor, Tensor]:
@@ -91,7 +30,12 @@ def split_heads(x_RE: Tensor, config: GPT2Config) -> tuple[Tensor, Tensor, Tenso
 class GPT2:
     """A GPT-2 ready to run: `model(tokens)` gives the logits.
 
-    Weights must not be changed in place: packed copies and the hash are made once.
+    Weights are shared with the caller, not copied. They may be changed in place or replaced
+    (`model.weights = …`): what was made of them, packed products and the hash, is made again at the
+    next call. Changes that torch does not count, through `tensor.data`, numpy or to tensors made in
+    torch.inference_mode, need `model.refresh()`.
+
+    Raises TypeError or ValueError naming a tensor of weights that no model can run on.
     """
 
     def __init__(
@@ -101,9 +45,33 @@ class GPT2:
         self.weights = weights
         self.tokenizer = tokenizer
         self.name = name
-        self._weight_hash: str | None = None
-        self._finite = False
-        self._packed: dict = {}
+
+    @property
+    def weights(self) -> Weights:
+        """The weights, which every call reads anew."""
+        return self._weights
+
+    @weights.setter
+    def weights(self, weights: Weights) -> None:
+        check_weights(weights)
+        self._weights = without_gradients(weights)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Forgets all that was made of the weights: for changes that torch does not count."""
+        self._made: MadeOfWeights | None = None
+
+    @property
+    def made(self) -> MadeOfWeights:
+        """What was made of the weights as they are now."""
+        if self._made is None or not self._made.still_true(self.config, self.weights):
+            self.refresh()  # what was packed is freed before anything is packed again
+            self._made = MadeOfWeights.of(self.config, self.weights)
+        return self._made
+
+    def __getstate__(self) -> dict[str, object]:
+        """Without what can be made again: copies and pickles hold config, weights and tokenizer."""
+        return {**self.__dict__, "_made": None}
 
     @classmethod
     def random(cls, config: GPT2Config | None = None, *, seed: int = 0) -> GPT2:
@@ -129,13 +97,15 @@ class GPT2:
         return self.weights.wte.dtype
 
     def check_finite(self) -> None:
-        """Raises ValueError naming a weight that is NaN or infinite; the weights are read once."""
-        if self._finite:
+        """Raises ValueError naming a weight that is NaN or infinite; all are read again only after
+        a change."""
+        made = self.made
+        if made.finite:
             return
         for name, tensor in self.weights.named().items():
             if not tensor.isfinite().all():
                 raise ValueError(f"model: {name} must be finite, got NaN or infinite values")
-        self._finite = True
+        made.finite = True
 
     def to(self, *, device: torch.device | str | None = None, dtype=None) -> GPT2:
         """The same model elsewhere or in another precision; self when nothing changes."""
@@ -145,7 +115,7 @@ class GPT2:
             return self
         moved = GPT2(self.config, weights, tokenizer=self.tokenizer, name=self.name)
         if dtype in (self.dtype, torch.float64):  # a cast that keeps every value
-            moved._weight_hash = self._weight_hash
+            moved.made.weight_hash = self.made.weight_hash
         return moved
 
     def folded(self) -> GPT2:
@@ -165,13 +135,14 @@ class GPT2:
 
     def weight_hash(self) -> str:
         """SHA-256 over every weight in fp32: names the model in a result's provenance."""
-        if self._weight_hash is None:
+        made = self.made
+        if made.weight_hash is None:
             digest = hashlib.sha256(repr(replace(self.config, eos_token_id=None)).encode())
-            for tensor in self.weights.tensors():
-                values = tensor.detach().to("cpu", torch.float32).contiguous()
+            for tensor in made.tensors:
+                values = tensor.to("cpu", torch.float32).contiguous()
                 digest.update(memoryview(values.numpy()).cast("B"))
-            self._weight_hash = digest.hexdigest()
-        return self._weight_hash
+            made.weight_hash = digest.hexdigest()
+        return made.weight_hash
 
     def check_tokens(self, tokens: Tensor, argument: str = "tokens") -> None:
         """Raises TypeError or ValueError unless tokens are [N, T] ids that this model knows."""
@@ -190,14 +161,13 @@ class GPT2:
                 f"{argument} must be ids from 0 to {self.config.vocab_size - 1}, got {wrong}"
             )
 
-    @torch.no_grad()
     def __call__(self, tokens: Tensor) -> Tensor:
         """Logits of every position, [N, T] int64 -> [N, T, V] float32.
 
         Raises TypeError or ValueError for tokens of a wrong type, shape or id.
         """
-        self.check_tokens(tokens)
-        with own_precision():
+        with own_settings():
+            self.check_tokens(tokens)
             if self.device.type == "cpu" and self.dtype == torch.float32:
                 return self._packed_logits(tokens.to("cpu"))
             return self._plain_logits(tokens.to(self.device))

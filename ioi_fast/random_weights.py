@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ioi_fast.config import GPT2Config
-from ioi_fast.model import Block, Weights
+from ioi_fast.weights import Block, Weights
 from ioi_fast.whole_numbers import whole_number
 
 # Scores q·k/√K get about this standard deviation, so that one key takes most of the weight.

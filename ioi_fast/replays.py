@@ -60,7 +60,7 @@ class Replays:
         """Those of a model on a backend, kept with its packed weights."""
         if ops.capture is None:
             return cls(None)
-        return model._packed.setdefault(("replays", ops.packing), cls(ops.capture))
+        return model.made.packed.setdefault(("replays", ops.packing), cls(ops.capture))
 
     def run(self, wave: Wave, receivers: Sequence[Receiver] | None, advance: Advance) -> Received:
         """What a wave brings to its receivers, or to the final residual."""

@@ -1,4 +1,4 @@
-"""What surrounds a call while it runs: threads, its own precision, and the progress bar."""
+"""What surrounds a call while it runs: own settings, threads, and the progress bar."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
-from ioi_fast.kernels.fp32_products import fp32_products
+from ioi_fast.own_settings import own_settings, set_own_threads, threads_here
 from ioi_fast.whole_numbers import whole_number
 
 # OpenMP ends the process when it can't start a thread.
@@ -34,30 +34,24 @@ def check_threads(threads: object) -> None:
 
 @contextmanager
 def surroundings(threads: int | None) -> Iterator[None]:
-    """Runs with this many threads of torch and sets the old number back, and in own precision.
+    """Runs with own settings, and with this many threads of torch in the calling thread, which
+    afterwards has its old number; other threads keep theirs.
 
-    None leaves the threads alone. Raises TypeError or ValueError unless it is None or a positive
+    None leaves the number alone. Raises TypeError or ValueError unless it is None or a positive
     integer.
     """
     check_threads(threads)
-    before = torch.get_num_threads()
-    if threads is not None:
-        torch.set_num_threads(int(threads))
-    try:
-        with own_precision():
+    with own_settings():
+        before = torch.get_num_threads()
+        asked = before if threads is None else threads_here(int(threads))
+        if asked == before:
             yield
-    finally:
-        if threads is not None:
-            torch.set_num_threads(before)
-
-
-@contextmanager
-def own_precision() -> Iterator[None]:
-    """Runs outside of torch.autocast and of what else a process allows torch's products, all of
-    which would round what is said to be fp32."""
-    outside = torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False)
-    with outside[0], outside[1], fp32_products():
-        yield
+            return
+        set_own_threads(asked)
+        try:
+            yield
+        finally:
+            set_own_threads(before)
 
 
 def check_progress(progress: object) -> None:

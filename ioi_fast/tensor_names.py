@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ioi_fast.config import GPT2Config
-from ioi_fast.model import Block, Weights
 from ioi_fast.stored_tensor import StoredTensor
+from ioi_fast.weights import Block, Weights
 
 PREFIX = "transformer."
 UNEMBED = "lm_head.weight"

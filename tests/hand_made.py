@@ -23,7 +23,7 @@ import torch
 
 from ioi_fast import GPT2, Circuit, GPT2Config, PromptPairs
 from ioi_fast.ioi import circuits
-from ioi_fast.model import Block, Weights
+from ioi_fast.weights import Block, Weights
 
 NAMES, PLACES = 20, 14
 AND, WENT, STOP, GAVE, IT, TO, START = range(NAMES, NAMES + 7)

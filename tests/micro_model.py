@@ -43,7 +43,7 @@ import torch
 from torch import Tensor
 
 from ioi_fast import GPT2, GPT2Config, PromptPairs
-from ioi_fast.model import Block, Weights
+from ioi_fast.weights import Block, Weights
 
 P, Q, E = 0, 1, 2
 CONFIG = GPT2Config(

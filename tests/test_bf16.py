@@ -63,7 +63,7 @@ def has_kernels() -> bool:
 
 def in_bf16(call, model: GPT2, pairs: PromptPairs, *asked: object, **more: object):
     """The call in bf16, on packed weights of its own."""
-    model._packed.clear()
+    model.refresh()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return call(model, pairs, *asked, **more, backend="cpu", precision="bf16")

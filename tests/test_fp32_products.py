@@ -118,13 +118,13 @@ CALLS = {
 
 @pytest.mark.parametrize("allow", ALLOWED)
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
-def test_calls_are_fp32_and_leave_what_is_set(backend: str, allow: Callable, monkeypatch) -> None:
-    monkeypatch.setattr(MODEL, "_packed", {})
+def test_calls_are_fp32_and_leave_what_is_set(backend: str, allow: Callable) -> None:
+    MODEL.refresh()
     plain = {name: call(backend=backend) for name, call in CALLS.items()}
     allow()
     before = settings()
     for name, call in CALLS.items():
-        MODEL._packed.clear()
+        MODEL.refresh()
         got, seen = products_of(lambda call=call: call(backend=backend))
         assert seen and not set().union(*seen), name
         assert torch.equal(got, plain[name]) and settings() == before, name

@@ -39,9 +39,9 @@ def pair_sweep(
 
     >>> ioi_fast.pair_sweep(model, pairs).effect[0, 0, 1, 2, 3]    # 0.1 -> 2.3.q, doctest: +SKIP
     """
-    sweep = checked_sweep(model, pairs, inputs, between, position, per_prompt, metric)
-    choice = choose(model, backend, precision, max_memory)
     with surroundings(threads):
+        sweep = checked_sweep(model, pairs, inputs, between, position, per_prompt, metric)
+        choice = choose(model, backend, precision, max_memory)
         kept = PairValues(len(sweep.inputs), model.config, len(pairs), per_prompt)
         base, ran = _run(model, pairs, sweep, metric, choice, max_memory, progress, kept)
         definition = {

@@ -46,19 +46,19 @@ def path_patch(
     >>> result.effect.shape                                 # doctest: +SKIP
     torch.Size([6, 8])
     """
-    patch = checked_patch(
-        model,
-        pairs,
-        metric,
-        senders=senders,
-        receivers=receivers,
-        position=position,
-        between=between,
-        knock_out=knock_out,
-        knock_out_source=knock_out_source,
-    )
-    choice = choose(model, backend, precision, max_memory)
     with surroundings(threads):
+        patch = checked_patch(
+            model,
+            pairs,
+            metric,
+            senders=senders,
+            receivers=receivers,
+            position=position,
+            between=between,
+            knock_out=knock_out,
+            knock_out_source=knock_out_source,
+        )
+        choice = choose(model, backend, precision, max_memory)
         outcome, ran = _run_path_patch(model, pairs, patch, metric, choice, max_memory, progress)
         return Result(
             values=outcome.values.float(),

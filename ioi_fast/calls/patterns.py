@@ -35,12 +35,12 @@ def attention(
 
     >>> ioi_fast.attention(model, pairs, ["9.9"])[0, 0, -1]    # doctest: +SKIP
     """
-    check_inputs(model, pairs)
-    chosen = heads_of(parse_senders(heads, model.config, "heads"))
-    check_choice(run, ("orig", "new"), "run")
-    patch = None if after is None else _parse_after(model, pairs, run, after)
-    choice = choose(model, backend, precision, None)
     with surroundings(threads):
+        check_inputs(model, pairs)
+        chosen = heads_of(parse_senders(heads, model.config, "heads"))
+        check_choice(run, ("orig", "new"), "run")
+        patch = None if after is None else _parse_after(model, pairs, run, after)
+        choice = choose(model, backend, precision, None)
         if choice.backend != "reference":
             return _fast(model, pairs, chosen, run, patch, choice)
         exact = exact_model(model, choice)

@@ -14,7 +14,7 @@ from ioi_fast.calls.reruns import ablate, activation_patch, checked_ablations, c
 from ioi_fast.model import GPT2
 from ioi_fast.prompts import PromptPairs
 from ioi_fast.rerun_asked import ask_ablations, ask_activation_patch
-from ioi_fast.running import check_progress, check_threads
+from ioi_fast.running import check_progress, surroundings
 
 
 class Plan(Protocol):
@@ -45,16 +45,16 @@ def explain(call: Callable, model: GPT2, pairs: PromptPairs, **arguments: object
         raise TypeError(f"{call.__name__}: {problem}") from None
     bound.apply_defaults()
     given = bound.arguments
-    make = _PLANNERS[call](model, pairs, given)
-    check_request(given["backend"], given["precision"], given["max_memory"])
-    check_threads(given["threads"])
-    check_progress(given["progress"])
-    _, reason = fast_backend(model, given["precision"], given["backend"])
-    if given["backend"] == "reference":
-        reason = "backend is 'reference'"
-    if reason:
-        raise ValueError(f"call: only the fast path has a plan, and {reason}")
-    return make()
+    with surroundings(given["threads"]):
+        make = _PLANNERS[call](model, pairs, given)
+        check_request(given["backend"], given["precision"], given["max_memory"])
+        check_progress(given["progress"])
+        _, reason = fast_backend(model, given["precision"], given["backend"])
+        if given["backend"] == "reference":
+            reason = "backend is 'reference'"
+        if reason:
+            raise ValueError(f"call: only the fast path has a plan, and {reason}")
+        return make()
 
 
 # Each checks the arguments of its call and returns what makes the plan.

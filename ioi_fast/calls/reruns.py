@@ -42,9 +42,9 @@ def activation_patch(
 
     >>> ioi_fast.activation_patch(model, pairs, "resid_pre", "each")    # doctest: +SKIP
     """
-    patch = checked_activation(model, pairs, site, position, heads, metric)
-    choice = choose(model, backend, precision, max_memory)
     with surroundings(threads):
+        patch = checked_activation(model, pairs, site, position, heads, metric)
+        choice = choose(model, backend, precision, max_memory)
         if choice.backend != "reference":
             asked = ask_activation_patch(model.config, pairs, patch, metric, max_memory)
             outcome, ran = _rerun(model, pairs, pairs, asked, metric, choice, progress)
@@ -97,9 +97,9 @@ def ablate(
     >>> ioi_fast.ablate(model, pairs, [{"4.1": "END"}, {"mlp0": "all"}])    # doctest: +SKIP
     """
     asked = (variants, source, base, mean_pairs, metric)
-    ablations, mean_pairs = checked_ablations(model, pairs, *asked)
-    choice = choose(model, backend, precision, max_memory)
     with surroundings(threads):
+        ablations, mean_pairs = checked_ablations(model, pairs, *asked)
+        choice = choose(model, backend, precision, max_memory)
         if choice.backend != "reference":
             work = ask_ablations(model.config, pairs, mean_pairs, ablations, metric, max_memory)
             outcome, ran = _rerun(model, pairs, mean_pairs, work, metric, choice, progress)

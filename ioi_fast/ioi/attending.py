@@ -11,8 +11,8 @@ from torch import Tensor
 from ioi_fast.calls import attention
 from ioi_fast.ioi.walk import walk
 from ioi_fast.model import GPT2
+from ioi_fast.own_settings import own_settings
 from ioi_fast.prompts import PromptPairs
-from ioi_fast.running import own_precision
 from ioi_fast.sites import Head, parse_node
 
 
@@ -99,7 +99,7 @@ def _correlation(x: Tensor, y: Tensor) -> Tensor:
     return (x * y).sum(-1) / (x.norm(dim=-1) * y.norm(dim=-1))
 
 
-@own_precision()
+@own_settings()
 def writing(model: GPT2, pairs: PromptPairs, heads: Sequence[object]) -> Writing:
     """⟨what a head writes at END, W_U[name]⟩ against its attention to the name there.
 

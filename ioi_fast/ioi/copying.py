@@ -11,8 +11,8 @@ from torch import Tensor
 from ioi_fast.base import layernorm, tiles
 from ioi_fast.ioi.walk import Walked, walk
 from ioi_fast.model import GPT2
+from ioi_fast.own_settings import own_settings
 from ioi_fast.prompts import PromptPairs
-from ioi_fast.running import own_precision
 
 _ROWS = 512  # whose logits stand at a time
 
@@ -28,7 +28,7 @@ class CopyScores:
 
 
 @torch.no_grad()
-@own_precision()
+@own_settings()
 def copy_scores(
     model: GPT2,
     pairs: PromptPairs,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ioi_fast.ioi.walk import walk
 from ioi_fast.model import GPT2
-from ioi_fast.running import own_precision
+from ioi_fast.own_settings import own_settings
 from ioi_fast.sites import Head
 
 
@@ -55,7 +55,7 @@ def repeated_tokens(
     return torch.cat([once, once], 1)
 
 
-@own_precision()
+@own_settings()
 def repeat_scores(model: GPT2, tokens: Tensor, diagonal: str = "exact") -> RepeatScores:
     """Scores of every head on tokens [N, 2·X] whose halves are equal.
 

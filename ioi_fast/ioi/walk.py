@@ -13,8 +13,8 @@ from ioi_fast.base import CleanRun, Grid, LayerState, tiles
 from ioi_fast.blocks import TOKENS_PER_BLOCK
 from ioi_fast.kernels import reference
 from ioi_fast.model import GPT2
+from ioi_fast.own_settings import own_settings
 from ioi_fast.packing import Packed
-from ioi_fast.running import own_precision
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,7 +67,7 @@ def walk(model: GPT2, tokens: Tensor, layers: int | None = None) -> Iterator[Wal
         run = CleanRun(model, packed, table, Grid.of(torch.zeros_like(end), end))
         resid = run.embed(members)
         for layer in range(model.config.n_layer if layers is None else layers):
-            with own_precision(), table.workspace():
+            with own_settings(), table.workspace():
                 state = run.layer(layer, resid, end_only=False)
             resid = state.resid_mid + state.mlp_out
             yield Walked(model, layer, some, state, T)

@@ -16,6 +16,7 @@
 #include <utility>
 
 #if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
 #include <sys/mman.h>
 #include <unistd.h>
 #define IOI_FAST_WORKSPACE 1
@@ -80,22 +81,27 @@ class FreePages {
   size_t bytes_ = 0;
 };
 
+thread_local int64_t opened_here = 0;  // by this thread, the only one that a forked process keeps
+
 // Installed by the first call and left there: libraries such as oneDNN free what they were given in
 // a call, their packed weights, through whichever allocator is installed when they do.
 class Workspace final : public c10::Allocator {
  public:
   void open() {
     const std::lock_guard<std::mutex> lock(mutex_);
+    ++opened_here;
     if (opened_++ > 0) return;
     peak_ = before_it_ = live_;
     if (before_ != nullptr) return;
     before_ = c10::GetCPUAllocator();
     c10::SetCPUAllocator(this);
+    pthread_atfork(&before_fork, &after_fork, &after_fork_in_child);
   }
 
   void close() {
     const std::lock_guard<std::mutex> lock(mutex_);
     TORCH_CHECK(opened_ > 0, "the workspace is not open");
+    --opened_here;
     if (--opened_ == 0) free_.trim(0);
   }
 
@@ -144,6 +150,12 @@ class Workspace final : public c10::Allocator {
 
   static void release(void* at);
 
+  // A process is forked while nobody else is in here; else the child would wait for a thread that it
+  // has not. Calls that other threads have open do not go on there.
+  static void before_fork();
+  static void after_fork();
+  static void after_fork_in_child();
+
   // False for memory that is not from here.
   bool give_back(void* at) {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -177,6 +189,17 @@ void Workspace::release(void* at) {
   } else {
     one.before_->raw_deleter()(at);
   }
+}
+
+void Workspace::before_fork() { workspace().mutex_.lock(); }
+
+void Workspace::after_fork() { workspace().mutex_.unlock(); }
+
+void Workspace::after_fork_in_child() {
+  Workspace& one = workspace();
+  one.opened_ = opened_here;
+  if (one.opened_ == 0) one.free_.trim(0);
+  one.mutex_.unlock();
 }
 
 void open_workspace() { workspace().open(); }

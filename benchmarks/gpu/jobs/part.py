@@ -151,14 +151,14 @@ def graphs(on: bool = True) -> Iterator[None]:
 
 def graphs_of(model: GPT2) -> int:
     """Graphs that a model keeps."""
-    kept = [one for one in model._packed.values() if isinstance(one, Replays)]
+    kept = [one for one in model.made.packed.values() if isinstance(one, Replays)]
     return sum(len(one._captured) for one in kept)
 
 
 def forget_graphs(model: GPT2) -> None:
     """Lets go of them, and of the memory that they work in."""
-    for key in [key for key, one in model._packed.items() if isinstance(one, Replays)]:
-        del model._packed[key]
+    for key in [key for key, one in model.made.packed.items() if isinstance(one, Replays)]:
+        del model.made.packed[key]
 
 
 def bits(setting: Setting, name: str, precision: str, allowance: Allowance) -> Row:
