@@ -35,6 +35,7 @@ SOURCES = (
     "write_ops.cpp",
 )
 HEADERS = (
+    "activations.h",
     "attention_lanes.h",
     "attention_unit.h",
     "difference_rows.h",

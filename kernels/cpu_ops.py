@@ -30,8 +30,6 @@ __all__ = [
     "workspace",
 ]
 
-_TANH_FORMS = ("gelu_new", "gelu_pytorch_tanh")
-
 
 def layernorm_delta(x_RD: Tensor, delta_RD: Tensor, gain_D: Tensor, epsilon: float) -> Tensor:
     """Change of a LayerNorm's output: x [N, D], delta [..., N, D] -> [..., N, D]."""
@@ -39,13 +37,8 @@ def layernorm_delta(x_RD: Tensor, delta_RD: Tensor, gain_D: Tensor, epsilon: flo
 
 
 def gelu_delta(pre_RF: Tensor, delta_RF: Tensor, activation: str) -> Tensor:
-    """Change of an activation's output when its input changes by delta, which may be overwritten.
-
-    GPT-2's own activation is in C++.
-    """
-    if activation in _TANH_FORMS:
-        return torch.ops.ioi_fast.gelu_delta_(pre_RF, delta_RF.contiguous())
-    return torch_ops.gelu_delta(pre_RF, delta_RF, activation)
+    """Change of an activation's output when its input changes by delta, which is overwritten."""
+    return torch.ops.ioi_fast.gelu_delta_(pre_RF, delta_RF.contiguous(), activation)
 
 
 def linear(weight: Tensor, bias: Tensor | None) -> Linear:
@@ -63,9 +56,9 @@ def mlp(
     activation: str,
 ) -> tuple[Tensor, Tensor]:
     """An MLP as it stands: the input of its activation [R, F] and its output [R, D]."""
-    if activation in _TANH_FORMS and isinstance(w_in, PanelLinear):
+    if isinstance(w_in, PanelLinear):
         weights = (w_in.panels, w_in.bias, w_out.panels, w_out.bias, w_in.width)
-        return torch.ops.ioi_fast.mlp(resid_mid_RD, gain_D, bias_D, *weights, epsilon)
+        return torch.ops.ioi_fast.mlp(resid_mid_RD, gain_D, bias_D, *weights, epsilon, activation)
     return torch_ops.mlp(resid_mid_RD, gain_D, bias_D, epsilon, w_in, w_out, activation)
 
 
@@ -80,14 +73,13 @@ def mlp_delta(
     activation: str,
     index_R: Tensor | None = None,
 ) -> Tensor:
-    """Change of an MLP's output; one kernel for GPT-2's own activation on weights in panels.
+    """Change of an MLP's output; one kernel on weights in panels.
 
     With `index` [R], ascending for speed, row r of delta [R, D] belongs to base row index[r].
     """
-    if activation in _TANH_FORMS and isinstance(w_in, PanelLinear):
-        return torch.ops.ioi_fast.mlp_delta(
-            resid_mid_RD, pre_RF, delta_RD, gain_D, w_in.panels, w_out.panels, epsilon, index_R
-        )
+    if isinstance(w_in, PanelLinear):
+        weights = (w_in.panels, w_out.panels, epsilon, index_R, activation)
+        return torch.ops.ioi_fast.mlp_delta(resid_mid_RD, pre_RF, delta_RD, gain_D, *weights)
     given = (resid_mid_RD, pre_RF, delta_RD, gain_D, epsilon, w_in, w_out, activation, index_R)
     return torch_ops.mlp_delta(*given, layernorm_delta, gelu_delta)
 
@@ -103,8 +95,8 @@ def add_mlp_delta(
     activation: str,
 ) -> Tensor:
     """Adds to delta, in place, the change that it makes of an MLP's output."""
-    if activation in _TANH_FORMS and isinstance(w_in, PanelLinear):
-        weights = (w_in.panels, w_out.panels, epsilon)
+    if isinstance(w_in, PanelLinear):
+        weights = (w_in.panels, w_out.panels, epsilon, activation)
         return torch.ops.ioi_fast.add_mlp_delta_(resid_mid_RD, pre_RF, delta_RD, gain_D, *weights)
     given = (resid_mid_RD, pre_RF, delta_RD, gain_D, epsilon, w_in, w_out, activation)
     return delta_RD.add_(mlp_delta(*given))

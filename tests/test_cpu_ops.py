@@ -68,6 +68,29 @@ def test_gelu_delta_far_from_zero(activation: str, form: ModuleType) -> None:
     check(form, "gelu_delta", pre, delta, activation, tolerance=1e-6)
 
 
+@pytest.mark.parametrize("size", [1e4, 30.0, 1.0, 1e-2, 1e-8])
+@pytest.mark.parametrize("activation", sorted(reference.ACTIVATIONS))
+def test_every_change_is_as_exact_as_it_is_large(
+    activation: str, size: float, form: ModuleType
+) -> None:
+    """Value by value, not only beside the largest: 1e-6 of the change of the input."""
+    pre, delta = normal(1, 100_000, seed=1, size=3), normal(1, 100_000, seed=2, size=size)
+    exact, points = pre.double(), torch.linspace(0, 1, 65, dtype=torch.float64)
+    if size < 1:  # the definition subtracts: Simpson's rule on the derivative does not
+        weights = torch.tensor([1.0] + [4.0, 2.0] * 31 + [4.0, 1.0], dtype=torch.float64) / 192
+        truth = torch.zeros_like(exact)
+        for point, weight in zip(points, weights, strict=True):
+            at = (exact + point * delta.double()).requires_grad_()
+            slope = torch.autograd.grad(reference.ACTIVATIONS[activation](at).sum(), at)[0]
+            truth += weight * slope * delta
+    else:
+        truth = reference.gelu_delta(exact, delta.double(), activation)
+    error = (form.gelu_delta(pre, delta.clone(), activation) - truth).abs() / delta.abs()
+    if activation == "relu" and size < 1:
+        error = error[(pre.sign() == (pre + delta).sign())]  # no corner for Simpson
+    assert error.max() < 1e-6, f"{error.max():.1e} of delta"
+
+
 @pytest.mark.parametrize("K", [1, 7, 16, 100])
 @pytest.mark.parametrize("T", [1, 2, 15, 16, 17, 33])
 def test_attention(T: int, K: int, form: ModuleType) -> None:
@@ -283,15 +306,19 @@ def test_subtracting_at_the_end_would_fail() -> None:
 def test_nan_is_not_lost(form: ModuleType) -> None:
     pre, delta = normal(2, 40, seed=1), normal(2, 40, seed=2)
     delta[1, 7] = torch.nan
-    out = form.gelu_delta(pre, delta, "gelu_new")
-    assert out.isnan().nonzero().tolist() == [[1, 7]]
+    broken = pre.clone()
+    broken[0, 3] = torch.nan
+    for activation in reference.ACTIVATIONS:
+        out = form.gelu_delta(broken, delta.clone(), activation)
+        assert out.isnan().nonzero().tolist() == [[0, 3], [1, 7]], activation
     out = form.layernorm_delta(pre, delta, torch.ones(40), 1e-5)
     assert out[1].isnan().all() and not out[0].isnan().any()
 
 
 def test_no_change_is_exactly_none(form: ModuleType) -> None:
     pre, none = normal(3, 300, seed=1, size=5), torch.zeros(2, 3, 300)
-    assert not form.gelu_delta(pre, none, "gelu_new").any()
+    for activation in reference.ACTIVATIONS:
+        assert not form.gelu_delta(pre, none.clone(), activation).any(), activation
     assert not form.layernorm_delta(pre, none, torch.ones(300), 1e-5).any()
 
 
@@ -323,5 +350,7 @@ def test_shapes_that_do_not_fit_are_refused(pre: tuple, delta: tuple) -> None:
     load_kernels()
     with pytest.raises(RuntimeError, match=r"base must be|delta must be"):
         cpu_ops.gelu_delta(torch.zeros(pre), torch.zeros(delta), "gelu_new")
+    with pytest.raises(RuntimeError, match=r"activation must be gelu_new, .* got tanh"):
+        cpu_ops.gelu_delta(torch.zeros(3, 8), torch.zeros(2, 3, 8), "tanh")
     with pytest.raises(RuntimeError, match="must be float32"):
         cpu_ops.gelu_delta(torch.zeros(3, 8).double(), torch.zeros(2, 3, 8), "gelu_new")

@@ -105,16 +105,18 @@ def test_mlp_delta_of_rows_that_name_their_base(order: str, form: ModuleType) ->
     if form is cpu_ops:
         fused = [PanelLinear(normal(D, F, seed=5), None), PanelLinear(normal(F, D, seed=6), None)]
         rows = (x[index], pre[index], delta)
-        expected = torch_ops.mlp_delta(*rows, gain, 1e-5, *weights, "gelu_new")
-        out = form.mlp_delta(x, pre, delta, gain, 1e-5, *fused, "gelu_new", index)
-        assert_close(out, expected, 3e-6, what="fused mlp_delta with index")
+        for activation in reference.ACTIVATIONS:
+            expected = torch_ops.mlp_delta(*rows, gain, 1e-5, *weights, activation)
+            out = form.mlp_delta(x, pre, delta, gain, 1e-5, *fused, activation, index)
+            assert_close(out, expected, 3e-6, what=f"fused mlp_delta of {activation} with index")
 
 
 @pytest.mark.parametrize("size", [3.0, 1e-2, 1e-5])
+@pytest.mark.parametrize("activation", ["gelu_new", "gelu", "relu"])
 @pytest.mark.parametrize(
     "shape", [(40, 3, 32, 96), (1, 17, 25, 41), (7, 1, 48, 600), (3, 50, 33, 1701)]
 )
-def test_mlp_delta_in_bf16(shape: tuple, size: float) -> None:
+def test_mlp_delta_in_bf16(shape: tuple, activation: str, size: float) -> None:
     """Both products take rounded operands, and nothing else is rounded."""
     load_kernels()
     if not usable(torch.bfloat16):
@@ -124,15 +126,15 @@ def test_mlp_delta_in_bf16(shape: tuple, size: float) -> None:
     w_in, w_out = normal(D, F, seed=4, size=D**-0.5), normal(F, D, seed=5, size=F**-0.5)
     delta, weights = normal(P, N, D, seed=6, size=size), (w_in.bfloat16(), w_out.bfloat16())
     fused = [PanelLinear(weight, None) for weight in weights]
-    out = cpu_ops.mlp_delta(x, pre, delta, gain, 1e-5, *fused, "gelu_new")
+    out = cpu_ops.mlp_delta(x, pre, delta, gain, 1e-5, *fused, activation)
     normed = torch_ops.layernorm_delta(x, delta, gain, 1e-5).bfloat16().double()
-    hidden = reference.gelu_delta(pre.double(), normed @ weights[0].double(), "gelu_new")
+    hidden = reference.gelu_delta(pre.double(), normed @ weights[0].double(), activation)
     truth = hidden.bfloat16().double() @ weights[1].double()
     # A value on the edge between two bf16 may fall to either side: one in some hundred rounds off.
     assert_close(out, truth, 1e-3, what="mlp_delta in bf16")
     index = torch.arange(N).repeat(P)
     rows = (x, pre, delta.reshape(-1, D), gain, 1e-5)
-    named = cpu_ops.mlp_delta(*rows, *fused, "gelu_new", index)
+    named = cpu_ops.mlp_delta(*rows, *fused, activation, index)
     assert torch.equal(named.view_as(out), out)
 
 
@@ -151,7 +153,7 @@ def test_rows_are_rounded_to_bf16_as_torch_does(value: float) -> None:
     assert torch.equal(product.nan_to_num(), wanted.nan_to_num())
 
 
-@pytest.mark.parametrize("activation", ["gelu_new", "gelu"])
+@pytest.mark.parametrize("activation", sorted(reference.ACTIVATIONS))
 @pytest.mark.parametrize("shape", [(1, 24, 40), (131, 48, 600), (5, 40, 1700)])
 def test_mlp(shape: tuple, activation: str, form: ModuleType) -> None:
     R, D, F = shape

@@ -1,4 +1,4 @@
-// The difference forms of LayerNorm, GELU and the read-out for CPUs: one pass over memory each.
+// The difference forms of LayerNorm, activations and the read-out for CPUs: one pass over memory each.
 //
 // Base rows [N, ...] are shared by all variants of delta [P, N, ...].
 
@@ -8,8 +8,10 @@
 #include <ATen/ops/empty_like.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <vector>
 
+#include "activations.h"
 #include "difference_rows.h"
 
 namespace ioi_fast {
@@ -26,29 +28,30 @@ void check(const at::Tensor& base, const at::Tensor& delta) {
               delta.sizes());
 }
 
-// In place: the hidden layer is the widest tensor of a wave, and a second one would push it out of
-// the cache between two products.
-at::Tensor& gelu_delta_(const at::Tensor& pre, at::Tensor& delta) {
-  check(pre, delta);
-  TORCH_CHECK(delta.is_contiguous(), "delta must be contiguous, it is overwritten");
-  const at::Tensor base = pre.contiguous();
-  const int64_t N = base.size(0), F = base.size(1), chunks = (F + kChunk - 1) / kChunk;
-  if (delta.numel() == 0) return delta;
-  const int64_t P = delta.numel() / (N * F);
-  const float* x = base.const_data_ptr<float>();
-  float* d = delta.mutable_data_ptr<float>();
-  at::parallel_for(0, N * chunks, 1, [&](int64_t begin, int64_t end) {
-    GeluBase constants;
+template <class Activation>
+void change_rows(const float* x, float* d, int64_t P, int64_t N, int64_t F) {
+  const int64_t chunks = (F + kChunk - 1) / kChunk;
+  at::parallel_for(0, P > 0 ? N * chunks : 0, 1, [&](int64_t begin, int64_t end) {
+    typename Activation::Base constants;
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t n = unit / chunks, start = unit % chunks * kChunk;
       const int64_t count = F - start < kChunk ? F - start : kChunk;
-      gelu_base(x + n * F + start, count, &constants);
-      for (int64_t p = 0; p < P; ++p) {
-        const int64_t at = (p * N + n) * F + start;
-        gelu_row(&constants, d + at, count);
-      }
+      Activation::base(x + n * F + start, count, &constants);
+      for (int64_t p = 0; p < P; ++p) Activation::change(&constants, d + (p * N + n) * F + start, count);
     }
   });
+}
+
+// In place: the hidden layer is the widest tensor of a wave, and a second one would push it out of
+// the cache between two products.
+at::Tensor& gelu_delta_(const at::Tensor& pre, at::Tensor& delta, c10::string_view activation) {
+  check(pre, delta);
+  TORCH_CHECK(delta.is_contiguous(), "delta must be contiguous, it is overwritten");
+  const at::Tensor base = pre.contiguous();
+  const int64_t N = base.size(0), F = base.size(1), P = delta.numel() / std::max<int64_t>(1, N * F);
+  const float* x = base.const_data_ptr<float>();
+  float* d = delta.mutable_data_ptr<float>();
+  with_activation(activation, [&](auto one) { change_rows<decltype(one)>(x, d, P, N, F); });
   return delta;
 }
 
@@ -115,7 +118,8 @@ at::Tensor readout_delta(const at::Tensor& x, const at::Tensor& delta, const at:
 }  // namespace ioi_fast
 
 TORCH_LIBRARY(ioi_fast, library) {
-  library.def("gelu_delta_(Tensor pre, Tensor(a!) delta) -> Tensor(a!)");
+  library.def(
+      "gelu_delta_(Tensor pre, Tensor(a!) delta, str activation=\"gelu_new\") -> Tensor(a!)");
   library.def("layernorm_delta(Tensor x, Tensor delta, Tensor gain, float epsilon) -> Tensor");
   library.def(
       "readout_delta(Tensor x, Tensor delta, Tensor gain, float epsilon, Tensor direction) -> Tensor");

@@ -1,4 +1,4 @@
-// The difference forms of LayerNorm and GELU on single rows.
+// LayerNorm, its difference form and that of the read-out on single rows.
 //
 // Same meaning as in reference.py, same formulas as in the torch form. What depends on the base row
 // alone is computed once and shared by all variants.
@@ -11,57 +11,7 @@
 namespace ioi_fast {
 namespace {
 
-constexpr int64_t kChunk = 256;           // base constants of one chunk stay in the first cache
-constexpr float kLinear = 1.5957691216057308f;  // 2·sqrt(2/pi)
-constexpr float kCubic = kLinear * 0.044715f;
-constexpr float kSaturated = 40.0f;  // sigma(±40) is 0 or 1 for every purpose
 constexpr float kCancelled = -0.5f;  // relative change of a variance from which delta cancels x
-
-// What gelu_new's difference needs of a base value x, by columns of a chunk.
-struct GeluBase {
-  float x[kChunk], first[kChunk], second[kChunk], excess[kChunk], a[kChunk];
-  float sigma[kChunk], opposite[kChunk];
-};
-
-EVERY_CPU void gelu_base(const float* __restrict pre, int64_t count, GeluBase* __restrict base) {
-  for (int64_t i = 0; i < count; ++i) {
-    const float x = pre[i];
-    const float exact = x * (kLinear + kCubic * x * x);
-    const float a = clamp(exact, -kSaturated, kSaturated);
-    const float e = exponential(-a).exp;  // sigma(a) = 1/(1 + exp(-a)), sigma(-a) = exp(-a)·sigma(a)
-    const float sigma = 1.0f / (1.0f + e);
-    base->x[i] = x;
-    base->first[i] = kLinear + 3.0f * kCubic * x * x;
-    base->second[i] = 3.0f * kCubic * x;
-    base->excess[i] = exact - a;
-    base->a[i] = a;
-    base->sigma[i] = sigma;
-    base->opposite[i] = e * sigma;
-  }
-}
-
-// delta·sigma(a) + (x + delta)·change, where change = sigma(a + b) - sigma(a) =
-// sigma(a)·sigma(-a)·(exp(b) - 1)/(sigma(-a) + sigma(a)·exp(b)): no cancellation at any size of b.
-EVERY_CPU void gelu_row(const GeluBase* __restrict base, float* __restrict delta, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) {
-    const float d = delta[i];
-    const float moved = d * (base->first[i] + d * (base->second[i] + kCubic * d)) + base->excess[i];
-    const float b = clamp(moved, -kSaturated - base->a[i], kSaturated - base->a[i]);
-    const Exponential e = exponential(b);
-    const float sigma = base->sigma[i], opposite = base->opposite[i];
-    const float change = sigma * opposite * e.expm1 / (opposite + sigma * e.exp);
-    delta[i] = d * sigma + (base->x[i] + d) * change;
-  }
-}
-
-// gelu_new itself: x·sigma(a).
-EVERY_CPU void gelu(float* __restrict row, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) {
-    const float x = row[i];
-    const float a = clamp(x * (kLinear + kCubic * x * x), -kSaturated, kSaturated);
-    row[i] = x / (1.0f + exponential(-a).exp);
-  }
-}
 
 struct RowStatistics {
   float mean, r;

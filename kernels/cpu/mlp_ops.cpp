@@ -10,6 +10,7 @@
 #include <optional>
 #include <tuple>
 
+#include "activations.h"
 #include "difference_rows.h"
 #include "panel_blocks.h"
 
@@ -122,17 +123,17 @@ void normalise(const Rows& rows, int64_t first, int64_t height, const Block<Oper
   }
 }
 
-template <class Operand>
+template <class Operand, class Activation>
 void run_block(const Rows& rows, const Weights<Operand>& mlp, int64_t first, int64_t height,
                const Block<Operand>& block) {
   normalise(rows, first, height, block);
-  GeluBase constants;
+  typename Activation::Base constants;
   multiply(mlp, nullptr, nullptr, height, block, [&](int64_t start, int64_t count, float* chunk) {
     for (int64_t i = 0; i < height; ++i) {
       if (rows.is_new(first + i, first)) {
-        gelu_base(rows.pre + rows.base(first + i) * rows.F + start, count, &constants);
+        Activation::base(rows.pre + rows.base(first + i) * rows.F + start, count, &constants);
       }
-      gelu_row(&constants, chunk + i * kChunk, count);
+      Activation::change(&constants, chunk + i * kChunk, count);
     }
   });
   for (int64_t i = 0; i < height; ++i) {
@@ -146,11 +147,11 @@ void run_block(const Rows& rows, const Weights<Operand>& mlp, int64_t first, int
   }
 }
 
-template <class Operand>
+template <class Operand, class Activation>
 void run_rows(const Rows& rows, const at::Tensor& w_in, const at::Tensor& w_out) {
   const Weights<Operand> mlp{words_of(w_in), words_of(w_out), rows.D, rows.F};
   in_blocks(mlp, rows.P * rows.N, [&](int64_t first, int64_t height, const Block<Operand>& block) {
-    run_block(rows, mlp, first, height, block);
+    run_block<Operand, Activation>(rows, mlp, first, height, block);
   });
 }
 
@@ -181,11 +182,12 @@ void check_rows(const at::Tensor& resid_mid, const at::Tensor& pre, const at::Te
   }
 }
 
-// LayerNorm, both products and gelu_new between them, without leaving the block's cache. `out` may
+// LayerNorm, both products and the activation between them, without leaving the block's cache. `out` may
 // be delta: a block has read its rows before it writes them.
 void run_mlp(const at::Tensor& resid_mid, const at::Tensor& pre, const at::Tensor& delta,
              const at::Tensor& gain, const at::Tensor& w_in, const at::Tensor& w_out,
-             double epsilon, const std::optional<at::Tensor>& index, at::Tensor& out, bool add) {
+             double epsilon, const std::optional<at::Tensor>& index, c10::string_view activation,
+             at::Tensor& out, bool add) {
   check_rows(resid_mid, pre, delta, gain, index);
   const int64_t N = resid_mid.size(0), D = resid_mid.size(1), F = pre.size(1);
   check_panels(w_in, D, F, "w_in");
@@ -194,33 +196,36 @@ void run_mlp(const at::Tensor& resid_mid, const at::Tensor& pre, const at::Tenso
               w_in.scalar_type(), " and ", w_out.scalar_type());
   const at::Tensor base = resid_mid.contiguous(), before = pre.contiguous();
   const at::Tensor change = delta.contiguous(), gains = gain.contiguous();
-  if (change.numel() == 0) return;
-  const int64_t count = change.numel() / D;
+  const int64_t count = change.numel() / std::max<int64_t>(1, D);
   const Rows rows{base.const_data_ptr<float>(), before.const_data_ptr<float>(),
                   change.const_data_ptr<float>(), gains.const_data_ptr<float>(),
                   index ? index->const_data_ptr<int64_t>() : nullptr,
-                  out.mutable_data_ptr<float>(), index ? count : count / N, index ? 1 : N, D, F,
+                  out.mutable_data_ptr<float>(), index ? count : count / std::max<int64_t>(1, N),
+                  index ? 1 : N, D, F,
                   static_cast<float>(epsilon), add};
-  if (in_bf16(w_in)) {
-    run_rows<Bf16>(rows, w_in, w_out);
-  } else {
-    run_rows<Fp32>(rows, w_in, w_out);
-  }
+  with_activation(activation, [&](auto one) {
+    if (in_bf16(w_in)) {
+      run_rows<Bf16, decltype(one)>(rows, w_in, w_out);
+    } else {
+      run_rows<Fp32, decltype(one)>(rows, w_in, w_out);
+    }
+  });
 }
 
 at::Tensor mlp_delta(const at::Tensor& resid_mid, const at::Tensor& pre, const at::Tensor& delta,
                      const at::Tensor& gain, const at::Tensor& w_in, const at::Tensor& w_out,
-                     double epsilon, const std::optional<at::Tensor>& index) {
+                     double epsilon, const std::optional<at::Tensor>& index,
+                     c10::string_view activation) {
   at::Tensor out = at::empty(delta.sizes(), delta.options());
-  run_mlp(resid_mid, pre, delta, gain, w_in, w_out, epsilon, index, out, false);
+  run_mlp(resid_mid, pre, delta, gain, w_in, w_out, epsilon, index, activation, out, false);
   return out;
 }
 
 at::Tensor& add_mlp_delta_(const at::Tensor& resid_mid, const at::Tensor& pre, at::Tensor& delta,
                            const at::Tensor& gain, const at::Tensor& w_in, const at::Tensor& w_out,
-                           double epsilon) {
+                           double epsilon, c10::string_view activation) {
   TORCH_CHECK(delta.is_contiguous(), "delta must be contiguous, it is overwritten");
-  run_mlp(resid_mid, pre, delta, gain, w_in, w_out, epsilon, std::nullopt, delta, true);
+  run_mlp(resid_mid, pre, delta, gain, w_in, w_out, epsilon, std::nullopt, activation, delta, true);
   return delta;
 }
 
@@ -230,6 +235,7 @@ struct PlainRows {
   float epsilon;
 };
 
+template <class Activation>
 void run_plain_block(const PlainRows& rows, const Weights<Fp32>& mlp, int64_t first, int64_t height,
                      const Block<Fp32>& block) {
   const int64_t D = mlp.D, F = mlp.F;
@@ -241,7 +247,7 @@ void run_plain_block(const PlainRows& rows, const Weights<Fp32>& mlp, int64_t fi
            [&](int64_t start, int64_t count, float* chunk) {
              for (int64_t i = 0; i < height; ++i, chunk += kChunk) {
                std::copy(chunk, chunk + count, rows.pre + (first + i) * F + start);
-               gelu(chunk, count);
+               Activation::apply(chunk, count);
              }
            });
   for (int64_t i = 0; i < height; ++i) {
@@ -254,7 +260,8 @@ void run_plain_block(const PlainRows& rows, const Weights<Fp32>& mlp, int64_t fi
 std::tuple<at::Tensor, at::Tensor> mlp(const at::Tensor& resid_mid, const at::Tensor& gain,
                                        const at::Tensor& bias, const at::Tensor& w_in,
                                        const at::Tensor& b_in, const at::Tensor& w_out,
-                                       const at::Tensor& b_out, int64_t F, double epsilon) {
+                                       const at::Tensor& b_out, int64_t F, double epsilon,
+                                       c10::string_view activation) {
   TORCH_CHECK(resid_mid.dim() == 2, "resid_mid must be [R, D], got ", resid_mid.sizes());
   const int64_t R = resid_mid.size(0), D = resid_mid.size(1);
   check_panels(w_in, D, F, "w_in");
@@ -269,14 +276,15 @@ std::tuple<at::Tensor, at::Tensor> mlp(const at::Tensor& resid_mid, const at::Te
                 "resid_mid, gain, biases and weights must be contiguous float32");
   }
   at::Tensor pre = at::empty({R, F}, resid_mid.options()), out = at::empty_like(resid_mid);
-  if (R == 0) return {pre, out};
   const Weights<Fp32> weights{words_of(w_in), words_of(w_out), D, F};
   const PlainRows rows{resid_mid.const_data_ptr<float>(), gain.const_data_ptr<float>(),
                        bias.const_data_ptr<float>(),      b_in.const_data_ptr<float>(),
                        b_out.const_data_ptr<float>(),     pre.mutable_data_ptr<float>(),
                        out.mutable_data_ptr<float>(),     static_cast<float>(epsilon)};
-  in_blocks(weights, R, [&](int64_t first, int64_t height, const Block<Fp32>& block) {
-    run_plain_block(rows, weights, first, height, block);
+  with_activation(activation, [&](auto one) {
+    in_blocks(weights, R, [&](int64_t first, int64_t height, const Block<Fp32>& block) {
+      run_plain_block<decltype(one)>(rows, weights, first, height, block);
+    });
   });
   return {pre, out};
 }
@@ -287,13 +295,13 @@ std::tuple<at::Tensor, at::Tensor> mlp(const at::Tensor& resid_mid, const at::Te
 TORCH_LIBRARY_FRAGMENT(ioi_fast, library) {
   library.def(
       "mlp_delta(Tensor resid_mid, Tensor pre, Tensor delta, Tensor gain, Tensor w_in, Tensor w_out, "
-      "float epsilon, Tensor? index=None) -> Tensor");
+      "float epsilon, Tensor? index=None, str activation=\"gelu_new\") -> Tensor");
   library.def(
       "add_mlp_delta_(Tensor resid_mid, Tensor pre, Tensor(a!) delta, Tensor gain, Tensor w_in, "
-      "Tensor w_out, float epsilon) -> Tensor(a!)");
+      "Tensor w_out, float epsilon, str activation=\"gelu_new\") -> Tensor(a!)");
   library.def(
       "mlp(Tensor resid_mid, Tensor gain, Tensor bias, Tensor w_in, Tensor b_in, Tensor w_out, "
-      "Tensor b_out, int inner, float epsilon) -> (Tensor, Tensor)");
+      "Tensor b_out, int inner, float epsilon, str activation=\"gelu_new\") -> (Tensor, Tensor)");
 }
 
 TORCH_LIBRARY_IMPL(ioi_fast, CPU, library) {
