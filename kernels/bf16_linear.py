@@ -15,6 +15,7 @@ from torch import Tensor
 from ioi_fast.kernels.packed_linear import PackedLinear, onednn_available
 from ioi_fast.kernels.panel_linear import PanelLinear, bf16_panels_supported
 from ioi_fast.kernels.reference import Linear
+from ioi_fast.kernels.row_blocks import PRODUCT_ROWS, slices
 
 PANELS, ONEDNN, ROUNDED = "panels", "onednn", "rounded"
 
@@ -51,22 +52,38 @@ def bf16_linear(weight: Tensor, means: str, pack: Callable[..., Linear]) -> Line
     rounded = weight.bfloat16()
     if means == PANELS:
         return PanelLinear(rounded, None)
-    return Bf16Linear(rounded, pack, native=means == ONEDNN)
+    if means == ONEDNN:
+        return Bf16Linear(PackedLinear(rounded, None, onednn=True), native=True)
+    product = pack(rounded.float(), None)
+    if isinstance(product, PanelLinear):
+        return PanelLinear(rounded.float(), None, rounded=True)
+    return Bf16Linear(product, native=False)
 
 
 class Bf16Linear:
-    """δ @ weight for rows δ [R, in] in fp32 and a weight [in, out] in bf16."""
+    """δ @ weight for rows δ [R, in] in fp32, by a product with a weight that was rounded to bf16:
+    of bf16 rows (`native`), or of rounded rows in fp32.
+
+    A block of rows at a time, so that what is rounded takes little memory.
+    """
 
     __slots__ = ("_native", "_product")
 
-    def __init__(self, weight: Tensor, pack: Callable[..., Linear], *, native: bool) -> None:
-        self._native = native
-        if native:
-            self._product: Linear = PackedLinear(weight, None, onednn=True)
-        else:
-            self._product = pack(weight.float(), None)
+    def __init__(self, product: Linear, *, native: bool) -> None:
+        self._product, self._native = product, native
 
     def delta(self, rows: Tensor) -> Tensor:
         """δ @ weight, [R, in] -> [R, out] in fp32."""
+        if len(rows) <= PRODUCT_ROWS:
+            return self._of_block(rows)
+        first, *others = slices(len(rows), PRODUCT_ROWS)
+        product = self._of_block(rows[first])
+        out = product.new_empty(len(rows), product.shape[1])
+        out[first] = product
+        for some in others:
+            out[some] = self._of_block(rows[some])
+        return out
+
+    def _of_block(self, rows: Tensor) -> Tensor:
         rounded = rows.bfloat16()
         return self._product.delta(rounded if self._native else rounded.float()).float()

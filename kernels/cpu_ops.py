@@ -78,7 +78,7 @@ def mlp_delta(
     With `index` [R], ascending for speed, row r of delta [R, D] belongs to base row index[r].
     """
     if isinstance(w_in, PanelLinear):
-        weights = (w_in.panels, w_out.panels, epsilon, index_R, activation)
+        weights = (w_in.panels, w_out.panels, epsilon, index_R, activation, w_in.rounded)
         return torch.ops.ioi_fast.mlp_delta(resid_mid_RD, pre_RF, delta_RD, gain_D, *weights)
     given = (resid_mid_RD, pre_RF, delta_RD, gain_D, epsilon, w_in, w_out, activation, index_R)
     return torch_ops.mlp_delta(*given, layernorm_delta, gelu_delta)
@@ -96,10 +96,10 @@ def add_mlp_delta(
 ) -> Tensor:
     """Adds to delta, in place, the change that it makes of an MLP's output."""
     if isinstance(w_in, PanelLinear):
-        weights = (w_in.panels, w_out.panels, epsilon, activation)
+        weights = (w_in.panels, w_out.panels, epsilon, activation, w_in.rounded)
         return torch.ops.ioi_fast.add_mlp_delta_(resid_mid_RD, pre_RF, delta_RD, gain_D, *weights)
     given = (resid_mid_RD, pre_RF, delta_RD, gain_D, epsilon, w_in, w_out, activation)
-    return delta_RD.add_(mlp_delta(*given))
+    return torch_ops.add_mlp_delta(*given, layernorm_delta, gelu_delta)
 
 
 def attention(q_NTHK: Tensor, k_NTHK: Tensor, v_NTHK: Tensor, scale: float) -> Tensor:

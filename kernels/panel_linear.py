@@ -27,13 +27,14 @@ class PanelLinear:
 
     With a weight in bf16 the rows are rounded to bf16 as well; sums and the output are fp32.
     `panels` is the weight as [out / 32, in, 32], in bf16 as [out / 32, in / 2, 32, 2] with
-    neighbours of `in` side by side; `bias` is [out]. All are filled up with zeros.
+    neighbours of `in` side by side; `bias` is [out]. All are filled up with zeros. `rounded` says
+    that rows are rounded to bf16 before a weight in fp32, for CPUs without bf16 arithmetic.
     """
 
-    __slots__ = ("bias", "panels", "width")
+    __slots__ = ("bias", "panels", "rounded", "width")
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        K, self.width = weight.shape
+    def __init__(self, weight: Tensor, bias: Tensor | None, *, rounded: bool = False) -> None:
+        (K, self.width), self.rounded = weight.shape, rounded
         pair = 2 if weight.dtype == torch.bfloat16 else 1
         missing = (0, -self.width % PANEL, 0, -K % pair)
         whole = F.pad(weight, missing) if any(missing) else weight
@@ -52,4 +53,4 @@ class PanelLinear:
         return self._product(rows, None)
 
     def _product(self, rows: Tensor, bias: Tensor | None) -> Tensor:
-        return torch.ops.ioi_fast.panel_linear(rows, self.panels, bias, self.width)
+        return torch.ops.ioi_fast.panel_linear(rows, self.panels, bias, self.width, self.rounded)

@@ -187,7 +187,7 @@ void check_rows(const at::Tensor& resid_mid, const at::Tensor& pre, const at::Te
 void run_mlp(const at::Tensor& resid_mid, const at::Tensor& pre, const at::Tensor& delta,
              const at::Tensor& gain, const at::Tensor& w_in, const at::Tensor& w_out,
              double epsilon, const std::optional<at::Tensor>& index, c10::string_view activation,
-             at::Tensor& out, bool add) {
+             bool rounded, at::Tensor& out, bool add) {
   check_rows(resid_mid, pre, delta, gain, index);
   const int64_t N = resid_mid.size(0), D = resid_mid.size(1), F = pre.size(1);
   check_panels(w_in, D, F, "w_in");
@@ -204,28 +204,26 @@ void run_mlp(const at::Tensor& resid_mid, const at::Tensor& pre, const at::Tenso
                   index ? 1 : N, D, F,
                   static_cast<float>(epsilon), add};
   with_activation(activation, [&](auto one) {
-    if (in_bf16(w_in)) {
-      run_rows<Bf16, decltype(one)>(rows, w_in, w_out);
-    } else {
-      run_rows<Fp32, decltype(one)>(rows, w_in, w_out);
-    }
+    with_operand(w_in, rounded, [&](auto operand) {
+      run_rows<decltype(operand), decltype(one)>(rows, w_in, w_out);
+    });
   });
 }
 
 at::Tensor mlp_delta(const at::Tensor& resid_mid, const at::Tensor& pre, const at::Tensor& delta,
                      const at::Tensor& gain, const at::Tensor& w_in, const at::Tensor& w_out,
                      double epsilon, const std::optional<at::Tensor>& index,
-                     c10::string_view activation) {
+                     c10::string_view activation, bool rounded) {
   at::Tensor out = at::empty(delta.sizes(), delta.options());
-  run_mlp(resid_mid, pre, delta, gain, w_in, w_out, epsilon, index, activation, out, false);
+  run_mlp(resid_mid, pre, delta, gain, w_in, w_out, epsilon, index, activation, rounded, out, false);
   return out;
 }
 
 at::Tensor& add_mlp_delta_(const at::Tensor& resid_mid, const at::Tensor& pre, at::Tensor& delta,
                            const at::Tensor& gain, const at::Tensor& w_in, const at::Tensor& w_out,
-                           double epsilon, c10::string_view activation) {
+                           double epsilon, c10::string_view activation, bool rounded) {
   TORCH_CHECK(delta.is_contiguous(), "delta must be contiguous, it is overwritten");
-  run_mlp(resid_mid, pre, delta, gain, w_in, w_out, epsilon, std::nullopt, activation, delta, true);
+  run_mlp(resid_mid, pre, delta, gain, w_in, w_out, epsilon, std::nullopt, activation, rounded, delta, true);
   return delta;
 }
 
@@ -295,10 +293,10 @@ std::tuple<at::Tensor, at::Tensor> mlp(const at::Tensor& resid_mid, const at::Te
 TORCH_LIBRARY_FRAGMENT(ioi_fast, library) {
   library.def(
       "mlp_delta(Tensor resid_mid, Tensor pre, Tensor delta, Tensor gain, Tensor w_in, Tensor w_out, "
-      "float epsilon, Tensor? index=None, str activation=\"gelu_new\") -> Tensor");
+      "float epsilon, Tensor? index=None, str activation=\"gelu_new\", bool rounded=False) -> Tensor");
   library.def(
       "add_mlp_delta_(Tensor resid_mid, Tensor pre, Tensor(a!) delta, Tensor gain, Tensor w_in, "
-      "Tensor w_out, float epsilon, str activation=\"gelu_new\") -> Tensor(a!)");
+      "Tensor w_out, float epsilon, str activation=\"gelu_new\", bool rounded=False) -> Tensor(a!)");
   library.def(
       "mlp(Tensor resid_mid, Tensor gain, Tensor bias, Tensor w_in, Tensor b_in, Tensor w_out, "
       "Tensor b_out, int inner, float epsilon, str activation=\"gelu_new\") -> (Tensor, Tensor)");

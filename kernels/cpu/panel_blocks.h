@@ -36,6 +36,18 @@ inline int64_t blocks_of(int64_t rows, int64_t most) {
 
 inline bool in_bf16(const at::Tensor& panels) { return panels.scalar_type() == at::kBFloat16; }
 
+// Calls run(operand) with that of panels in bf16, of rounded ones in fp32, or of those in fp32.
+template <class Run>
+void with_operand(const at::Tensor& panels, bool rounded, const Run& run) {
+  if (in_bf16(panels)) {
+    run(Bf16{});
+  } else if (rounded) {
+    run(Rounded{});
+  } else {
+    run(Fp32{});
+  }
+}
+
 inline const Word* words_of(const at::Tensor& panels) {
   return static_cast<const Word*>(panels.const_data_ptr());
 }

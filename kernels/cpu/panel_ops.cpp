@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <type_traits>
 
 #include "panel_blocks.h"
 
@@ -41,7 +42,7 @@ struct PanelLinear {
 
   // Some rows by some panels.
   void product(int64_t first, int64_t height, int64_t begin, int64_t end) const {
-    if constexpr (Operand::kPerWord == 1) {
+    if constexpr (std::is_same_v<Operand, Fp32>) {
       multiply(rows + first * K, first, height, begin, end);
     } else {
       const Scratch rounded = scratch(height * steps());
@@ -89,9 +90,11 @@ struct PanelLinear {
   }
 };
 
-// rows [R, K] @ weight + bias -> [R, width], in the precision of the panels.
+// rows [R, K] @ weight + bias -> [R, width], in the precision of the panels; with `rounded` rows are
+// rounded to bf16 before panels of fp32.
 at::Tensor panel_linear(const at::Tensor& rows, const at::Tensor& panels,
-                        const std::optional<at::Tensor>& bias, int64_t width) {
+                        const std::optional<at::Tensor>& bias, int64_t width,
+                        bool rounded) {
   TORCH_CHECK(rows.dim() == 2 && rows.scalar_type() == at::kFloat,
               "rows must be float32 [R, K], got ", rows.scalar_type(), " ", rows.sizes());
   const int64_t R = rows.size(0), K = rows.size(1);
@@ -107,11 +110,9 @@ at::Tensor panel_linear(const at::Tensor& rows, const at::Tensor& panels,
   if (out.numel() == 0) return out;
   const float *from = in.const_data_ptr<float>(), *add = bias ? bias->const_data_ptr<float>() : nullptr;
   float* to = out.mutable_data_ptr<float>();
-  if (in_bf16(panels)) {
-    PanelLinear<Bf16>{from, words_of(panels), add, to, K, width}.run(R);
-  } else {
-    PanelLinear<Fp32>{from, words_of(panels), add, to, K, width}.run(R);
-  }
+  with_operand(panels, rounded, [&](auto operand) {
+    PanelLinear<decltype(operand)>{from, words_of(panels), add, to, K, width}.run(R);
+  });
   return out;
 }
 
@@ -121,7 +122,7 @@ at::Tensor panel_linear(const at::Tensor& rows, const at::Tensor& panels,
 TORCH_LIBRARY_FRAGMENT(ioi_fast, library) {
   library.def("panels_supported() -> bool", &ioi_fast::panels_supported);
   library.def("bf16_panels_supported() -> bool", &ioi_fast::bf16_panels_supported);
-  library.def("panel_linear(Tensor rows, Tensor panels, Tensor? bias, int width) -> Tensor");
+  library.def("panel_linear(Tensor rows, Tensor panels, Tensor? bias, int width, bool rounded=False) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(ioi_fast, CPU, library) { library.impl("panel_linear", &ioi_fast::panel_linear); }

@@ -39,6 +39,15 @@ typedef uint32_t Bits __attribute__((vector_size(64), aligned(4), may_alias));
 typedef float Word __attribute__((may_alias));  // one float, or two bf16
 typedef uint16_t Half __attribute__((may_alias));
 
+// The nearest bf16 in the high half, ties to even; what is not a number stays so.
+inline __attribute__((always_inline)) uint32_t rounded_bits(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  const uint32_t nearest = bits + 0x7fffu + ((bits >> 16) & 1u);
+  const bool number = (bits & 0x7fffffffu) <= 0x7f800000u;
+  return (number ? nearest : bits | 0x400000u) & 0xffff0000u;
+}
+
 // A word is one k: sums += word·line.
 struct Fp32 {
   static constexpr int64_t kPerWord = 1;
@@ -76,17 +85,21 @@ struct Bf16 {
   }
 #endif
 
-  // Rounds to the nearest, ties to even; what is not a number stays so.
   EVERY_CPU static void store(const float* __restrict row, int64_t count, Word* out) {
     Half* __restrict to = reinterpret_cast<Half*>(out);
-    for (int64_t i = 0; i < count; ++i) {
-      uint32_t bits;
-      std::memcpy(&bits, row + i, sizeof bits);
-      const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-      const bool number = (bits & 0x7fffffffu) <= 0x7f800000u;
-      to[i] = static_cast<uint16_t>(number ? rounded : bits >> 16 | 0x40u);
-    }
+    for (int64_t i = 0; i < count; ++i) to[i] = static_cast<uint16_t>(rounded_bits(row[i]) >> 16);
     if (count % 2) to[count] = 0;
+  }
+};
+
+// A word is one k that bf16 could hold, multiplied in fp32: for CPUs without products of pairs. Its
+// panels are those of a weight that was rounded.
+struct Rounded : Fp32 {
+  EVERY_CPU static void store(const float* __restrict row, int64_t count, Word* __restrict out) {
+    for (int64_t i = 0; i < count; ++i) {
+      const uint32_t bits = rounded_bits(row[i]);
+      std::memcpy(out + i, &bits, sizeof bits);
+    }
   }
 };
 
