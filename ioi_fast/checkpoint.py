@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +17,12 @@ import torch
 from ioi_fast.config import GPT2Config
 from ioi_fast.config_json import read_json_object
 from ioi_fast.hub import fetch
-from ioi_fast.model import GPT2
+from ioi_fast.model import GPT2, Weights
+from ioi_fast.plain_names import by_plain_name
+from ioi_fast.quoting import cut, quoted
 from ioi_fast.stored_tensor import StoredTensor
 from ioi_fast.tensor_files import PICKLE_SUFFIXES, stored_tensors
-from ioi_fast.tensor_names import build_weights, by_plain_name
+from ioi_fast.tensor_names import build_weights
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
@@ -46,7 +50,11 @@ def load(
     GPT2 (only moved). A directory that exists wins over a hub id of the same name, "demo" over both
     (write "./demo" for a directory); `revision` is a branch, tag or commit of a hub id.
 
-    Raises TypeError for another source, ValueError naming file and tensor for what is not a sound
+    Heads of training that stand beside the language model are left out, and two different matrices
+    of which the config says that they are tied stay two; either is said in one warning.
+
+    Raises TypeError for another source and for weights of a model that are no plain tensors in
+    memory (on "meta", sparse, quantised), ValueError naming file and tensor for what is not a sound
     GPT-2, and what `ioi_fast.hub.fetch` raises.
 
     >>> load("gpt2").name  # doctest: +SKIP
@@ -57,7 +65,7 @@ def load(
         directory, name = _locate(source, revision)
         return _from_directory(directory, name).to(device=device)
     if revision is not None:
-        raise ValueError(f"revision is for a model of the Hugging Face hub, got {revision!r}")
+        raise ValueError(f"revision is for a model of the Hugging Face hub, got {quoted(revision)}")
     if isinstance(source, GPT2):
         return source.to(device=device)
     if _is_transformers_gpt2(source):
@@ -79,8 +87,7 @@ def _from_directory(directory: Path, name: str) -> GPT2:
     if not path.is_file():
         raise ValueError(f"{path} does not exist: a checkpoint needs it beside its *.safetensors")
     config = _config(read_json_object(path), str(path))
-    tensors, where = stored_tensors(directory)
-    weights = build_weights(config, by_plain_name(tensors), str(where))
+    config, weights = _language_model(config, *stored_tensors(directory))
     return GPT2(config, weights, tokenizer=Tokenizer.from_directory(directory), name=name)
 
 
@@ -88,18 +95,47 @@ def _from_transformers(model: GPT2LMHeadModel) -> GPT2:
     """A GPT-2 with a copy of the weights of a transformers model; ValueError naming the tensor."""
     where = type(model).__name__
     config = _config(model.config.to_dict(), f"config of the {where}")
-    tensors = (
-        StoredTensor(
-            name=name,
-            origin=where,
-            dtype=_SAFETENSORS_TYPES.get(tensor.dtype, str(tensor.dtype)),
-            shape=tuple(tensor.shape),
-            fetch=tensor.detach,
-        )
-        for name, tensor in model.state_dict().items()
-    )
-    weights = build_weights(config, by_plain_name(tensors), where)
+    config, weights = _language_model(config, _tensors_in_memory(model, where), where)
     return GPT2(config, weights, name=Path(model.name_or_path).name or where)
+
+
+def _language_model(
+    config: GPT2Config, stored: Iterable[StoredTensor], where: str | Path
+) -> tuple[GPT2Config, Weights]:
+    """Config and weights of the language model among stored tensors; says what is not as usual."""
+    tensors = by_plain_name(stored)
+    found, weights = build_weights(config, tensors.model, str(where))
+    if tensors.heads:
+        names = cut(", ".join(tensor.name for tensor in tensors.heads))
+        warnings.warn(f"{where}: left out, heads beside the language model: {names}", stacklevel=4)
+    if found.tie_word_embeddings != config.tie_word_embeddings:
+        warnings.warn(
+            f"{where}: lm_head.weight and wte.weight differ although the config ties them: the "
+            "model is untied, as transformers 5 makes it",
+            stacklevel=4,
+        )
+    return found, weights
+
+
+def _tensors_in_memory(model: GPT2LMHeadModel, where: str) -> Iterator[StoredTensor]:
+    """The tensors of a transformers model; TypeError naming one that is no plain tensor."""
+    for name, tensor in model.state_dict().items():
+        if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
+            kind = type(tensor).__name__
+        elif tensor.is_meta:
+            kind = "one on 'meta', which has no values"
+        elif tensor.layout != torch.strided or tensor.is_quantized:
+            kind = f"a sparse or quantised one ({tensor.layout}, {tensor.dtype})"
+        else:
+            yield StoredTensor(
+                name=name,
+                origin=where,
+                dtype=_SAFETENSORS_TYPES.get(tensor.dtype, str(tensor.dtype)),
+                shape=tuple(tensor.shape),
+                fetch=tensor.detach,
+            )
+            continue
+        raise TypeError(f"{where}: tensor {name!r} must be a plain tensor in memory, got {kind}")
 
 
 def _config(settings: dict, where: str) -> GPT2Config:
@@ -115,7 +151,7 @@ def _locate(source: str | os.PathLike, revision: str | None) -> tuple[Path, str]
     path = Path(os.path.expanduser(given))
     local = given == "demo" or (given != "" and path.is_dir())
     if local and revision is not None:
-        raise ValueError(f"revision is for a model of the Hugging Face hub, got {revision!r}")
+        raise ValueError(f"revision is for a model of the Hugging Face hub, got {quoted(revision)}")
     if given == "demo":
         return _DEMO, "demo"
     if local:
@@ -126,8 +162,8 @@ def _locate(source: str | os.PathLike, revision: str | None) -> tuple[Path, str]
     if isinstance(source, str) and _HUB_ID.fullmatch(source) and not _names_a_file(path):
         return fetch(source, revision), source
     raise ValueError(
-        f"source: there is no directory {given!r}, and it is not 'demo' or a Hugging Face id such "
-        "as 'gpt2'"
+        f"source: there is no directory {quoted(given)}, and it is not 'demo' or a Hugging Face id "
+        "such as 'gpt2'"
     )
 
 
@@ -148,4 +184,6 @@ def _usable(device: str | torch.device) -> torch.device:
     try:
         return torch.empty(0, device=torch.device(device)).device
     except (RuntimeError, TypeError, AssertionError) as error:
-        raise ValueError(f"device must be one that torch can use here, got {device!r}") from error
+        raise ValueError(
+            f"device must be one that torch can use here, got {quoted(device)}"
+        ) from error

@@ -6,11 +6,13 @@ A flag that changes the arithmetic is honoured or refused by name; none is ignor
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from ioi_fast.config_json import arithmetic_settings
+from ioi_fast.config_settings import arithmetic_settings
+from ioi_fast.quoting import quoted
 
 ACTIVATIONS = ("gelu_new", "gelu_pytorch_tanh", "gelu", "relu")
 
@@ -46,16 +48,16 @@ class GPT2Config:
             if size is None and name == "n_inner":
                 continue
             if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                raise ValueError(f"{name} must be a positive integer, got {size!r}")
+                raise ValueError(f"{name} must be a positive integer, got {quoted(size)}")
         if self.n_embd % self.n_head:
             raise ValueError(
-                f"n_embd must be a multiple of n_head, got n_embd={self.n_embd}, "
-                f"n_head={self.n_head}"
+                f"n_embd must be a multiple of n_head, got n_embd={quoted(self.n_embd)}, "
+                f"n_head={quoted(self.n_head)}"
             )
         if self.activation_function not in ACTIVATIONS:
             raise ValueError(
                 f"activation_function must be one of {', '.join(ACTIVATIONS)}, "
-                f"got {self.activation_function!r}"
+                f"got {quoted(self.activation_function)}"
             )
         self._check_flags()
 
@@ -64,17 +66,18 @@ class GPT2Config:
         if (
             isinstance(epsilon, bool)
             or not isinstance(epsilon, (int, float))
-            or not 0 < epsilon < math.inf
+            or not 0 < epsilon <= sys.float_info.max
         ):
-            raise ValueError(f"layer_norm_epsilon must be a positive number, got {epsilon!r}")
+            raise ValueError(f"layer_norm_epsilon must be a positive number, got {quoted(epsilon)}")
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type == "bool" and not isinstance(value, bool):
-                raise ValueError(f"{field.name} must be true or false, got {value!r}")
+                raise ValueError(f"{field.name} must be true or false, got {quoted(value)}")
         eos = self.eos_token_id
         if eos is not None and (not isinstance(eos, int) or not 0 <= eos < self.vocab_size):
             raise ValueError(
-                f"eos_token_id must be a token id below vocab_size={self.vocab_size}, got {eos!r}"
+                f"eos_token_id must be a token id below vocab_size={quoted(self.vocab_size)}, "
+                f"got {quoted(eos)}"
             )
 
     @property

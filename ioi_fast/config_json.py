@@ -1,103 +1,191 @@
-"""Which settings of a Hugging Face config.json make a GPT-2: honoured, refused, or without effect.
+"""JSON as it comes from elsewhere: read strictly, in linear time and bounded memory.
 
-The list is closed: a setting that is not known here is refused by name, since it may change the
-arithmetic.
+What JSON has in two ways or beyond its rules is refused with the file and the place: a key given
+twice, NaN, numbers too long to count with, halves of surrogate pairs, a hundred nested brackets.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+import math
+import os
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# The names that transformers takes for GPT-2's own.
-_ALIASES = {
-    "hidden_size": "n_embd",
-    "max_position_embeddings": "n_positions",
-    "num_attention_heads": "n_head",
-    "num_hidden_layers": "n_layer",
-}
+from ioi_fast.quoting import cut, quoted
 
-# Settings that change the arithmetic, with the one value that leaves it alone.
-_REFUSED_UNLESS = {
-    "add_cross_attention": False,
-    "auto_map": {},  # code of its own
-    "cross_attention_hidden_size": None,
-    "is_causal": True,
-    "is_encoder_decoder": False,
-    "per_layer_config": {},
-    "pruned_heads": {},
-    "quantization_config": None,
-    "transformers_weights": None,  # another weight file
-}
+# The most memory that JSON text can take once it is read is some 28 times its length.
+_MOST_BYTES = 32 * 2**20
+_DEEPEST = 100
+# Whatever is shorter fits a float.
+_MOST_DIGITS = 300
 
-# Settings of transformers 2 to 5 that no logit depends on; so do names that begin with "_" (notes
-# of transformers itself) or "summary_" (the classification head).
-_WITHOUT_EFFECT = """
-    architectures model_type name_or_path transformers_version unsloth_version tokenizer_class
-    finetuning_task task_specific_params problem_type num_labels id2label label2id prefix
-    attn_pdrop embd_pdrop resid_pdrop initializer_range gradient_checkpointing
-    n_ctx n_special predict_special_tokens chunk_size_feed_forward tie_encoder_decoder is_decoder
-    dtype torch_dtype use_bfloat16 torchscript tf_legacy_loss xla_device attn_implementation
-    use_cache return_dict use_return_dict output_attentions output_hidden_states output_past
-    output_scores return_dict_in_generate tie_last_hidden_states
-    bos_token_id pad_token_id sep_token_id cls_token_id mask_token_id unk_token_id
-    decoder_start_token_id forced_bos_token_id forced_eos_token_id
-    max_length min_length max_new_tokens do_sample early_stopping num_beams num_beam_groups
-    num_return_sequences diversity_penalty temperature top_k top_p typical_p repetition_penalty
-    length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids
-    remove_invalid_values exponential_decay_length_penalty suppress_tokens begin_suppress_tokens
-"""
+_HALF_OF_A_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
+_STRING_OR_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class _Refused:
+    """Stands among the values read for one that can't be taken, until its place is known."""
+
+    reason: str
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds; ValueError naming the file when it holds anything else."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_without_repeats)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    """The object that a JSON file holds.
+
+    Raises OSError, or ValueError naming the file and the place when it holds anything else.
+    """
+    content = read_json(path)
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold a JSON object, got {type(content).__name__}")
     return content
 
 
-def arithmetic_settings(settings: Mapping[str, Any], honoured: Collection[str]) -> dict[str, Any]:
-    """The honoured settings among those of a config.json, under their GPT-2 names.
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """What a JSON file holds; raises OSError, or ValueError naming the file and the place."""
+    with open(path, "rb") as file:
+        raw = file.read(_MOST_BYTES + 1)
+    if len(raw) > _MOST_BYTES:
+        raise ValueError(f"{path} is too large for JSON: at most {_MOST_BYTES >> 20} MiB are read")
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    return parse_json(text, str(path))
 
-    Raises ValueError naming a setting that is not GPT-2's, not supported or not known.
+
+def parse_json(text: str, where: str) -> Any:
+    """What a JSON text holds; raises ValueError naming where it is from and the place.
+
+    >>> parse_json('{"heads": {"9.9": "END"}}', "circuit.json")
+    {'heads': {'9.9': 'END'}}
     """
-    model_type = settings.get("model_type")
-    if model_type != "gpt2":
-        raise ValueError(f"model_type must be 'gpt2', got {model_type!r}")
-    chosen: dict[str, Any] = {}
-    for given, value in settings.items():
-        name = _ALIASES.get(given, given)
-        if name in honoured:
-            if chosen.setdefault(name, value) != value:
-                raise ValueError(f"{given}={value!r} contradicts {name}={chosen[name]!r}")
-        else:
-            _check_harmless(name, value)
-    return chosen
-
-
-def _check_harmless(name: str, value: Any) -> None:
-    if value is None or name in _WITHOUT_EFFECT.split() or name.startswith(("_", "summary_")):
-        return
-    if name not in _REFUSED_UNLESS:
-        raise ValueError(
-            f"{name}={value!r} is not a known setting of GPT-2 and may change the arithmetic: "
-            "take it out of the config if it does not"
+    strict = _Strict()
+    if text.startswith("\ufeff"):
+        raise ValueError(f"{where} is not valid JSON: line 1 begins with a byte order mark")
+    try:
+        content = json.loads(
+            text,
+            object_pairs_hook=strict.object,
+            parse_int=strict.integer,
+            parse_float=strict.float,
+            parse_constant=strict.constant,
         )
-    if value != _REFUSED_UNLESS[name]:
-        raise ValueError(f"{name}={value!r} is not supported: it changes the arithmetic")
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; plain `json` would silently keep the last of two equal keys."""
-    content: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in content:
-            raise ValueError(f"{name[:100]!r} is given twice")
-        content[name] = value
+    except RecursionError:
+        raise _too_deep(text, where) from None
+    except ValueError as error:
+        raise ValueError(f"{where} is not valid JSON: {error}") from error
+    if _is_too_deep(content):
+        raise _too_deep(text, where)
+    if strict.refused or _HALF_OF_A_PAIR.search(text):
+        _check_every_value(content, where)
     return content
+
+
+class _Strict:
+    """What is made of the pieces of a JSON text."""
+
+    def __init__(self) -> None:
+        self.refused = False
+
+    def _refuse(self, reason: str) -> _Refused:
+        self.refused = True
+        return _Refused(reason)
+
+    def object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any] | _Refused:
+        """An object; plain `json` would silently keep the last of two equal keys."""
+        content = dict(pairs)
+        if len(content) == len(pairs):
+            return content
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                break
+            seen.add(name)
+        return self._refuse(f"{quoted(name)} is given twice")
+
+    def integer(self, digits: str) -> int | _Refused:
+        return int(digits) if len(digits) <= _MOST_DIGITS else self._too_long(digits)
+
+    def float(self, digits: str) -> float | _Refused:
+        if len(digits) > _MOST_DIGITS:
+            return self._too_long(digits)
+        number = float(digits)
+        return number if math.isfinite(number) else self._refuse(f"{digits} is too large")
+
+    def _too_long(self, digits: str) -> _Refused:
+        return self._refuse(f"the number {cut(digits, 30)} has {len(digits)} digits")
+
+    def constant(self, name: str) -> _Refused:
+        return self._refuse(f"{name} is no number in JSON")
+
+
+def _is_too_deep(content: Any) -> bool:
+    level = [content] if isinstance(content, (dict, list)) else []
+    for _ in range(_DEEPEST):
+        level = [value for outer in level for value in _values(outer) if _values(value)]
+    return bool(level)
+
+
+def _values(content: Any) -> Collection[Any]:
+    """What a list or an object holds; nothing for anything else."""
+    if isinstance(content, dict):
+        return content.values()
+    return content if isinstance(content, list) else ()
+
+
+def _too_deep(text: str, where: str) -> ValueError:
+    depth = 0
+    for found in _STRING_OR_BRACKET.finditer(text):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(found[0], 0)
+        if depth > _DEEPEST:
+            line = text.count("\n", 0, found.start()) + 1
+            column = found.start() - text.rfind("\n", 0, found.start())
+            place = f"line {line} column {column}"
+            break
+    else:
+        place = "its middle"
+    return ValueError(
+        f"{where} is not valid JSON: more than {_DEEPEST} brackets are open at {place}"
+    )
+
+
+def _check_every_value(content: Any, where: str) -> None:
+    for place, value in _placed(content):
+        if isinstance(value, _Refused):
+            raise ValueError(f"{where}: {value.reason}{_at(place)}")
+        if isinstance(value, str) and not _is_text(value):
+            raise ValueError(f"{where}: {quoted(value)} holds half a surrogate pair{_at(place)}")
+
+
+def _placed(content: Any) -> Iterator[tuple[tuple, Any]]:
+    """Every key and value in the order of the text, with its place: (place of the outer, key)."""
+    waiting: list[tuple[tuple, Any]] = [((), content)]
+    while waiting:
+        place, value = waiting.pop()
+        yield place, value
+        keys = value.keys() if isinstance(value, dict) else range(len(_values(value)))
+        if isinstance(value, dict):
+            yield from ((place, key) for key in keys)
+        inner = [((place, key), one) for key, one in zip(keys, _values(value), strict=True)]
+        waiting += reversed(inner)
+
+
+def _at(place: tuple) -> str:
+    keys = []
+    while place:
+        place, key = place
+        keys.append(f"[{quoted(key)}]")
+    return f" in {cut(''.join(reversed(keys)), 200)}" if keys else ""
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True

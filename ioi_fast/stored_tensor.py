@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ioi_fast.quoting import cut, quoted
+
 _FLOATS = frozenset({"F16", "BF16", "F32", "F64"})  # as safetensors calls them
 
 
@@ -22,19 +24,22 @@ class StoredTensor:
     fetch: Callable[[], Tensor]
 
     def __str__(self) -> str:
-        return f"{self.origin}: tensor {self.name!r}"
+        return f"{self.origin}: tensor {quoted(self.name)}"
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raises ValueError, before anything is read, unless this is a float tensor of a shape."""
         if self.dtype not in _FLOATS:
             raise ValueError(
-                f"{self} must hold floats (fp16, bf16, fp32 or fp64), got {self.dtype}"
+                f"{self} must hold floats (fp16, bf16, fp32 or fp64), got {cut(self.dtype, 60)}"
             )
         if self.shape != shape:
             hint = ""
             if len(shape) == 2 and self.shape == shape[::-1]:
                 hint = " (GPT-2's matrices lie [in, out], embeddings [entries, width])"
-            raise ValueError(f"{self} must have shape {list(shape)}, got {list(self.shape)}{hint}")
+            raise ValueError(
+                f"{self} must have shape {quoted(list(shape))}, "
+                f"got {quoted(list(self.shape))}{hint}"
+            )
 
     def read(self) -> Tensor:
         """The values in fp32 and in memory of their own, on the CPU.

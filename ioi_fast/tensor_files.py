@@ -5,7 +5,6 @@ Nothing is ever unpickled: other files of weights are named in errors and never 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -14,9 +13,12 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ioi_fast.config_json import read_json_object
+from ioi_fast.config_json import parse_json, read_json_object
+from ioi_fast.quoting import cut, quoted
 from ioi_fast.stored_tensor import StoredTensor
 
+# Of a header, which names tensors alone: a thousand layers take 2 MiB.
+_MOST_HEADER_BYTES = 8 * 2**20
 PICKLE_SUFFIXES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 
 
@@ -37,7 +39,8 @@ def stored_tensors(directory: Path) -> tuple[list[StoredTensor], Path]:
     if len(indexes) > 1:
         raise ValueError(f"{directory} holds {indexes[0].name} and {indexes[1].name}: keep one")
     if indexes:
-        return list(_indexed(indexes[0], whole)), indexes[0]
+        beside = {file.name for file in directory.iterdir() if file.is_file()}
+        return list(_indexed(indexes[0], beside, whole)), indexes[0]
     if not files:
         raise ValueError(f"{directory} holds no *.safetensors file{_pickles_in(visible)}")
     files = whole or files
@@ -51,49 +54,49 @@ def _pickles_in(files: list[Path]) -> str:
     return hint if names else ""
 
 
-def _indexed(index: Path, whole: list[Path]) -> Iterator[StoredTensor]:
+def _indexed(index: Path, beside: set[str], whole: list[Path]) -> Iterator[StoredTensor]:
     """The tensors of the files that an index names, each in the file that the index gives."""
-    placed = _read_index(index)
+    placed = _read_index(index, beside)
     for file in whole:
         if file.name not in placed.values():
             raise ValueError(f"{file} and the files of {index.name} are two models: keep one")
-    for file_name in sorted(set(placed.values())):
-        missing = {name for name, file in placed.items() if file == file_name}
+    missing: dict[str, set[str]] = {file: set() for file in placed.values()}
+    for name, file in placed.items():
+        missing[file].add(name)
+    for file_name in sorted(missing):
         for tensor in _read_header(index.parent / file_name):
             if placed.get(tensor.name) != file_name:
                 given = placed.get(tensor.name, "no file")
                 raise ValueError(f"{tensor} should not be here: {index} gives it to {given}")
-            missing.discard(tensor.name)
+            missing[file_name].discard(tensor.name)
             yield tensor
-        if missing:
+        if missing[file_name]:
             raise ValueError(
-                f"{index.parent / file_name}: tensor {min(missing)!r} is missing, but {index.name} "
-                "says it is here"
+                f"{index.parent / file_name}: tensor {quoted(min(missing[file_name]))} is missing, "
+                f"but {index.name} says it is here"
             )
 
 
-def _read_index(index: Path) -> dict[str, str]:
+def _read_index(index: Path, beside: set[str]) -> dict[str, str]:
     """Tensor name -> file name, each a safetensors file that lies beside the index."""
     placed = read_json_object(index).get("weight_map")
     if not isinstance(placed, dict) or not placed:
-        raise ValueError(f"{index} must hold a weight_map of tensors and files, got {placed!r}")
+        raise ValueError(
+            f"{index} must hold a weight_map of tensors and files, got {quoted(placed)}"
+        )
     for name, file in placed.items():
-        if not isinstance(file, str) or Path(file).name != file or "\\" in file:
-            raise ValueError(
-                f"{index}: tensor {name!r} must be in a file of this directory, got {file!r}"
-            )
+        tensor = f"{index}: tensor {quoted(name)}"
+        if not isinstance(file, str) or not file or any(c in file for c in "/\\") or file == "..":
+            raise ValueError(f"{tensor} must be in a file of this directory, got {quoted(file)}")
         if not file.endswith(".safetensors"):
-            raise ValueError(
-                f"{index}: tensor {name!r} must be in a safetensors file, got {file!r}"
-            )
-        if not (index.parent / file).is_file():
-            raise ValueError(
-                f"{index}: tensor {name!r} should be in {file!r}, which does not exist"
-            )
+            raise ValueError(f"{tensor} must be in a safetensors file, got {quoted(file)}")
+        if file not in beside:
+            raise ValueError(f"{tensor} should be in {quoted(file)}, which does not exist")
     return placed
 
 
 def _read_header(file: Path) -> Iterator[StoredTensor]:
+    _check_header(file)
     with _opened(file) as content:
         for name in content.keys():  # noqa: SIM118 (not a dict: it cannot be iterated over)
             piece = content.get_slice(name)
@@ -112,15 +115,32 @@ def _fetch(file: Path, name: str) -> Tensor:
         return content.get_tensor(name)
 
 
+def _check_header(file: Path) -> None:
+    """Raises ValueError for a header that is too large, or is no JSON, or names a tensor twice:
+    safetensors keeps the last."""
+    with file.open("rb") as content:
+        size = int.from_bytes(content.read(8), "little")
+        header = content.read(size) if size <= _MOST_HEADER_BYTES else b""
+    if size > _MOST_HEADER_BYTES:
+        limit = f"at most {_MOST_HEADER_BYTES >> 20} MiB are read"
+        raise ValueError(f"{_not_safetensors(file)}: its header has {size} bytes, {limit}")
+    try:
+        parse_json(header.decode("utf-8"), "its header")
+    except ValueError as error:
+        raise ValueError(f"{_not_safetensors(file)}: {error}") from error
+
+
 @contextmanager
 def _opened(file: Path) -> Iterator[safe_open]:
     try:
         with safe_open(str(file), framework="pt") as content:
             yield content
     except SafetensorError as error:
-        raise ValueError(
-            f"{file} is truncated, corrupt or not a safetensors file: {error}{_cut_tensor(file)}"
-        ) from error
+        raise ValueError(f"{_not_safetensors(file)}: {cut(error)}{_cut_tensor(file)}") from error
+
+
+def _not_safetensors(file: Path) -> str:
+    return f"{file} is truncated, corrupt or not a safetensors file"
 
 
 def _cut_tensor(file: Path) -> str:
@@ -128,13 +148,11 @@ def _cut_tensor(file: Path) -> str:
     try:
         with file.open("rb") as content:
             header_size = int.from_bytes(content.read(8), "little")
-            if header_size > file.stat().st_size:
-                return ""
-            header = json.loads(content.read(header_size))
+            header = parse_json(content.read(header_size).decode("utf-8"), "header")
         header.pop("__metadata__", None)
         ends = sorted((entry["data_offsets"][1], name) for name, entry in header.items())
         available = file.stat().st_size - 8 - header_size
         end, name = next((end, name) for end, name in ends if end > available)
     except (OSError, ValueError, TypeError, LookupError, AttributeError, StopIteration):
         return ""
-    return f" (tensor {name!r} ends at byte {end} of the data, the file at {available})"
+    return f" (tensor {quoted(name)} ends at byte {end} of the data, the file at {available})"

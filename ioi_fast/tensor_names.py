@@ -1,26 +1,29 @@
 """The tensors of a GPT-2 by the names that its files give them, and the weights made of them.
 
-Names here are without the prefix "transformer.", which some files carry and some do not.
+Names here are plain: without "transformer." and prefixes of wrappers (`plain_names`).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ioi_fast.config import GPT2Config
+from ioi_fast.plain_names import found_elsewhere
+from ioi_fast.quoting import quoted
 from ioi_fast.stored_tensor import StoredTensor
 from ioi_fast.weights import Block, Weights
 
-PREFIX = "transformer."
+EMBED = "wte.weight"
 UNEMBED = "lm_head.weight"
 
 # Field -> name in the file and axes. C: n_positions; E: 3·H·K; the rest as in model.py.
 _OUTER = {
-    "wte": ("wte.weight", "VD"),
+    "wte": (EMBED, "VD"),
     "wpe": ("wpe.weight", "CD"),
     "ln_f_gain": ("ln_f.weight", "D"),
     "ln_f_bias": ("ln_f.bias", "D"),
@@ -41,26 +44,21 @@ _BLOCK = {
 }
 
 # What older versions of transformers saved besides: a causal mask and the score of a masked key.
-_LEFT_OVER = re.compile(r"h\.(0|[1-9][0-9]*)\.attn\.(bias|masked_bias)")
+_LEFT_OVER = re.compile(r"h\.(0|[1-9][0-9]{0,8})\.attn\.(bias|masked_bias)")
 
 
-def by_plain_name(stored: Iterator[StoredTensor]) -> dict[str, StoredTensor]:
-    """Tensors by their names without prefix; ValueError when one is there with and without."""
-    tensors: dict[str, StoredTensor] = {}
-    for tensor in stored:
-        name = tensor.name.removeprefix(PREFIX)
-        other = tensors.setdefault(name, tensor)
-        if other is not tensor:
-            raise ValueError(f"{tensor} is there twice: also as {other.name!r} in {other.origin}")
-    return tensors
+def build_weights(
+    config: GPT2Config, stored: Mapping[str, StoredTensor], where: str
+) -> tuple[GPT2Config, Weights]:
+    """The weights of a GPT-2 in fp32, read from stored tensors given by plain name, and its config.
 
-
-def build_weights(config: GPT2Config, stored: Mapping[str, StoredTensor], where: str) -> Weights:
-    """The weights of a GPT-2 in fp32, read from stored tensors given by plain name.
-
-    Every name, type and shape is checked before the first value is read. Raises ValueError naming
-    the place and the tensor that is missing, too many, misshapen, not a float, NaN or infinite.
+    One matrix that both ends share may be stored under either name. Where the config ties them but
+    two different ones are stored, the config that comes back has tie_word_embeddings=False. Every
+    name, type and shape is checked before the first value is read. Raises ValueError naming the
+    place and the tensor that is missing, too many, misshapen, not a float, NaN or infinite.
     """
+    if config.tie_word_embeddings and EMBED not in stored and UNEMBED in stored:
+        stored = {EMBED: stored[UNEMBED], **stored}
     _check_nothing_missing(config, stored, where)
     _check_nothing_extra(config, stored)
     outer = {field: stored[name].read() for field, (name, _) in _OUTER.items()}
@@ -68,7 +66,9 @@ def build_weights(config: GPT2Config, stored: Mapping[str, StoredTensor], where:
         Block(**{field: stored[f"h.{layer}.{name}"].read() for field, (name, _) in _BLOCK.items()})
         for layer in range(config.n_layer)
     )
-    return Weights(**outer, blocks=blocks, unembed=_unembed(config, stored, outer["wte"]))
+    unembed = _unembed(config, stored, outer["wte"])
+    config = replace(config, tie_word_embeddings=unembed is outer["wte"])
+    return config, Weights(**outer, blocks=blocks, unembed=unembed)
 
 
 def expected_tensors(config: GPT2Config) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -96,9 +96,17 @@ def _check_nothing_missing(
 ) -> None:
     for name, shape in expected_tensors(config):
         if name not in stored:
-            why = " (the config says tie_word_embeddings=false)" if name == UNEMBED else ""
-            raise ValueError(f"{where}: tensor {name!r} is missing{why}")
+            raise ValueError(f"{where}: tensor {name!r} is missing{_why_missing(name, stored)}")
         stored[name].check(shape)
+    if UNEMBED in stored:
+        stored[UNEMBED].check(stored[EMBED].shape)
+
+
+def _why_missing(name: str, stored: Mapping[str, StoredTensor]) -> str:
+    if name == UNEMBED:
+        return " (the config says tie_word_embeddings=false)"
+    longer = found_elsewhere(name, stored)
+    return "" if longer is None else f" (there is {quoted(stored[longer].name)}: what is in front?)"
 
 
 def _check_nothing_extra(config: GPT2Config, stored: Mapping[str, StoredTensor]) -> None:
@@ -119,21 +127,16 @@ def _check_causal(tensor: StoredTensor) -> None:
     """A saved attention mask must be the causal one, since the model computes with that."""
     size = tensor.shape[-1] if tensor.shape else 0
     if tensor.shape != (1, 1, size, size):
-        raise ValueError(f"{tensor} must be a causal mask [1, 1, n, n], got {list(tensor.shape)}")
+        raise ValueError(
+            f"{tensor} must be a causal mask [1, 1, n, n], got {quoted(list(tensor.shape))}"
+        )
     if not torch.equal(tensor.fetch().cpu() != 0, torch.ones(tensor.shape, dtype=bool).tril()):
         raise ValueError(f"{tensor} must be a causal mask: ones up to the diagonal, zeros beyond")
 
 
 def _unembed(config: GPT2Config, stored: Mapping[str, StoredTensor], wte: Tensor) -> Tensor:
-    """The output matrix [V, D]: `wte` itself where the head is tied."""
-    if not config.tie_word_embeddings:
-        return stored[UNEMBED].read()
-    if UNEMBED in stored:
-        head = stored[UNEMBED]
-        head.check(tuple(wte.shape))
-        if not torch.equal(head.fetch().to("cpu", torch.float32), wte):
-            raise ValueError(
-                f"{head} differs from 'wte.weight', but the config ties them: a model with a head "
-                "of its own has tie_word_embeddings=false in its config"
-            )
-    return wte
+    """The output matrix [V, D]: `wte` itself where the head is tied, unless it has other values."""
+    if config.tie_word_embeddings and stored.get(UNEMBED, stored[EMBED]) is stored[EMBED]:
+        return wte
+    head = stored[UNEMBED].read()
+    return wte if config.tie_word_embeddings and torch.equal(head, wte) else head

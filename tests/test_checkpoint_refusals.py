@@ -50,7 +50,7 @@ def test_a_missing_tensor(name: str, directory: Path) -> None:
         (lambda t: t[C_ATTN][5, 7].fill_(torch.inf), C_ATTN, "the first is inf at [5, 7]"),
         (lambda t: t[C_ATTN][-1, -1].fill_(-torch.inf), C_ATTN, "1 of 6912"),
         (lambda t: t.update({C_ATTN: t[C_ATTN].double() * 1e39}), C_ATTN, "infinite"),
-        (lambda t: t.update({"score.weight": torch.ones(2, 48)}), "score.weight", "belong"),
+        (lambda t: t.update({"lm_head.bias": torch.ones(61)}), "lm_head.bias", "belong"),
         (
             lambda t: t.update({"transformer.h.2.ln_1.bias": torch.ones(48)}),
             "transformer.h.2.ln_1.bias",
@@ -75,11 +75,6 @@ def test_a_missing_tensor(name: str, directory: Path) -> None:
             lambda t: t.update({C_ATTN.removeprefix("transformer."): t[C_ATTN] + 1}),
             C_ATTN,
             "twice",
-        ),
-        (
-            lambda t: t.update({"lm_head.weight": t["transformer.wte.weight"] * 1.001}),
-            "lm_head.weight",
-            "tie_word_embeddings",
         ),
         (
             lambda t: t.update({"lm_head.weight": t["transformer.wte.weight"][:-1]}),
@@ -195,7 +190,6 @@ def test_a_config_that_is_not_utf8(directory: Path) -> None:
     "settings",
     [
         {"model_type": "gpt_neo"},
-        {"model_type": None},
         {"activation_function": "silu"},
         {"add_cross_attention": True},
         {"rotary_dim": 16},
@@ -252,9 +246,6 @@ def test_a_transformers_model_with_wrong_weights() -> None:
     with_adapter = lively_model()
     with_adapter.transformer.h[0].mlp.extra = torch.nn.Linear(2, 2)
     refused(with_adapter, "transformer.h.0.mlp.extra.weight", "does not belong")
-    untied = lively_model()
-    untied.lm_head.weight = torch.nn.Parameter(torch.ones(61, 48))
-    refused(untied, "lm_head.weight", "tie_word_embeddings")
 
 
 @pytest.mark.parametrize("device", ["nonsense", "cuda:77", None, 3.5])

@@ -9,7 +9,7 @@ import pytest
 import transformers
 
 from ioi_fast.config import GPT2Config
-from ioi_fast.config_json import arithmetic_settings
+from ioi_fast.config_settings import arithmetic_settings
 from ioi_fast.tensor_names import expected_tensors
 
 # What the config.json files of these models have in common, settings of old versions included.
@@ -91,6 +91,23 @@ def test_a_default_config_of_transformers_is_gpt2_small() -> None:
         ("attention_head_type", "multiquery"),
         ("sliding_window", 128),
         ("layer_norm_eps", 1e-6),
+        ("n_vocab", 50258),
+        ("afn", "gelu"),
+        ("embedding_multiplier", 2),
+        ("use_parallel_residual", False),
+        ("rope_scaling", {"type": "linear"}),
+        ("position_embedding_type", "rotary"),
+        ("positionEmbeddings", "learned"),
+        ("norm_type", "rmsnorm"),
+        ("activation", "swiglu"),
+        ("hidden_act", "silu"),
+        ("mlp_type", "gated"),
+        ("layer_types", ["full_attention", "sliding_attention"]),
+        ("attention_type", []),
+        ("alibi", "true"),
+        ("notes", {"training": [{"rotary_dim": 64}]}),
+        ("year", 2019),
+        ("own_attention", True),
         ("activation_function", "silu"),
         ("activation_function", ["gelu"]),
         ("scale_attn_weights", "false"),
@@ -116,13 +133,60 @@ def test_what_changes_the_arithmetic_is_refused_by_name(name: str, value: object
         GPT2Config.from_dict({**COMMON, name: value})
 
 
+@pytest.mark.parametrize(
+    "note",
+    [
+        {"author": "someone", "license": "MIT", "tags": ["text", "poetry"], "": ""},
+        {"transformers.js_config": {"dtype": "q8", "kv_cache_dtype": {"q4f16": "float16"}}},
+        {"training_args": {"epochs": 3, "fp16": True, "optimizer": {"name": "adam"}}},
+        {"metrics": [{"loss": 2.5}, {"accuracy": 0.5}], "language": "de", "base_model": "gpt2"},
+        {"model_max_length": 1024, "padding_side": "left", "bos_token": "<s>", "n_vocab": 50257},
+        {"hidden_dropout": 0.1, "attention_dropout_prob": 0.1, "seed": 1, "learning_rate": 1e-4},
+        {"chat_template": "{{ messages }}", "special_tokens_map": {"unk": 0}, "rotary_dim": None},
+        {"model_type": None},
+    ],
+)
+def test_notes_of_people_pass(note: dict) -> None:
+    assert GPT2Config.from_dict({**COMMON, **note}) == GPT2Config.from_dict(COMMON)
+
+
+# Settings of other models in transformers 5.23 whose values are texts, lists or objects and with
+# which they compute otherwise from tensors of the same shapes.
+OTHERS = """
+    activation activation_sparsity_pattern adapter_config afn alibi_config attention_type
+    attention_types attention_window attn_config attn_layers attn_type block_types conv_activation
+    cross_attention_layers dense_act_fn encoder_layers expert_selection_fn feed_forward_proj
+    ffn_config full_attn_idxs gating global_attn_indexes hidden_act hidden_activation
+    layer_rope_theta layer_types layers_block_type local_layer_ids logit_scale mlp_hidden_act
+    mlp_layer_types mlp_multipliers mlp_only_layers moe_layers no_rope_layers norm norm_type
+    normalization_type output_gate_type padding_mode pos_att_type position_embedding_type
+    positional_encoding_type qk_norm_type qkv_bias relative_bias_args rope_parameters rope_scaling
+    rope_scaling_layers scale_factors scaling scoring_func sliding_window_pattern sliding_windows
+    ssm_multipliers swiglu_limits topk_method
+"""
+
+
+@pytest.mark.parametrize("name", OTHERS.split())
+@pytest.mark.parametrize("value", ["linear", ["linear"], {"type": "linear"}], ids=repr)
+def test_settings_of_other_models_are_no_notes(name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=f"^{name}=.* may change the arithmetic"):
+        GPT2Config.from_dict({**COMMON, name: value})
+
+
+def test_the_length_has_its_old_name_alone() -> None:
+    bare = {name: value for name, value in COMMON.items() if name != "n_positions"}
+    assert GPT2Config.from_dict({**bare, "n_ctx": 77}).n_positions == 77
+    assert GPT2Config.from_dict({**bare, "n_ctx": 77, "n_positions": 99}).n_positions == 99
+    assert GPT2Config.from_dict({**bare, "n_ctx": None}).n_positions == 1024
+
+
 @pytest.mark.parametrize("name", ["rotary_dim", "quantization_config", "auto_map"])
 def test_a_setting_that_is_null_is_not_set(name: str) -> None:
     assert GPT2Config.from_dict({**COMMON, name: None}) == GPT2Config.from_dict(COMMON)
 
 
-@pytest.mark.parametrize("model_type", [None, "gpt_neo", "openai-gpt", "gpt2-custom"])
-def test_other_architectures_are_refused(model_type: str | None) -> None:
+@pytest.mark.parametrize("model_type", ["gpt_neo", "openai-gpt", "gpt2-custom", "", 2])
+def test_other_architectures_are_refused(model_type: object) -> None:
     with pytest.raises(ValueError, match=r"model_type must be 'gpt2', got"):
         GPT2Config.from_dict({**COMMON, "model_type": model_type})
 
