@@ -56,6 +56,7 @@ setup(
         "ioi_fast.ioi",
         "ioi_fast.kernels",
         "ioi_fast.memory",
+        "ioi_fast.prompt_files",
         "ioi_fast.report",
     ],
     package_dir={

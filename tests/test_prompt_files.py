@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 from gpt2_files import gpt2_tokenizer
+from written_prompts import FIRST, load_records, words_at
 
 from ioi_fast.prompt_files import load_prompts
 
-FIRST = {
-    "clean": "Then, Mary and John walked to the store. John handed a ring to",
-    "corrupt": "Then, Paul and Lisa walked to the store. Sarah handed a ring to",
-    "answers": [" Mary"],
-    "wrong_answers": [" John"],
-}
 SECOND = {
     "clean": "When John and Mary won a ring, John agreed to lend the ring to",
     "corrupt": "When Paul and Lisa won a ring, Sarah agreed to lend the ring to",
@@ -25,21 +21,7 @@ SECOND = {
 
 @pytest.fixture
 def load(tmp_path):
-    """Writes records (and word_idxs) to a file and loads it with GPT-2's tokenizer."""
-
-    def write_and_load(*records, prepend_bos=False, **content):
-        path = tmp_path / "prompts.json"
-        path.write_text(json.dumps({"prompts": list(records), **content}), "utf-8")
-        return load_prompts(path, gpt2_tokenizer(), prepend_bos=prepend_bos)
-
-    return write_and_load
-
-
-def words_at(pairs, row: int, *, new: bool = False) -> dict[str, str]:
-    """Role -> the word that stands there."""
-    tokens, roles = (pairs.new, pairs.new_roles) if new else (pairs.orig, pairs.positions)
-    ids = {role: int(tokens[row, at[row]]) for role, at in roles.items()}
-    return {role: gpt2_tokenizer().decode([i]) for role, i in ids.items()}
+    return partial(load_records, tmp_path)
 
 
 @pytest.mark.parametrize("bos", [False, True])
@@ -175,8 +157,10 @@ def test_bad_records_are_named_by_index(load, record, message):
 
 
 BAD_WORD_IDXS = [
-    ([3], '"word_idxs" must be an object that holds "end"'),
-    ({"IO": 2}, '"word_idxs" must be an object that holds "end"'),
+    ([3], r'"word_idxs" must be an object \{role: token index\}, got \[3\]'),
+    ("end", r"""must be an object .*, got 'end'"""),
+    ({"all": 3}, r'word_idxs\["all"\] can\'t be a role'),
+    ({"": 3}, r'word_idxs\[""\] can\'t be a role'),
     ({"IO": 2.0, "end": 14}, r'word_idxs\["IO"\] must be a token index, got 2.0'),
     ({"IO": -1, "end": 14}, r'word_idxs\["IO"\] must be a token index, got -1'),
     ({"end": "14"}, r"""word_idxs\["end"\] must be a token index, got '14'"""),
@@ -199,8 +183,9 @@ def test_bad_word_idxs(load, word_idxs, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "broken.json is not a JSON file"),
-        ("[]", "broken.json must hold .*at least one record"),
+        ("{", "broken.json is not valid JSON"),
+        ("[]", r'broken.json must hold a JSON object, got list. load_prompts reads \{"prompts"'),
+        ("{}\n{}\n", r'broken.json is not valid JSON.* load_prompts reads \{"prompts"'),
         ('{"prompts": []}', "at least one record"),
         ('{"prompts": {"clean": 1}}', "at least one record"),
         ('{"records": []}', "at least one record"),
@@ -216,7 +201,7 @@ def test_files_of_another_form(tmp_path, text, message):
 def test_wrong_arguments(tmp_path):
     path = tmp_path / "one.json"
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(ValueError, match="not a JSON file"):
+    with pytest.raises(ValueError, match="not valid JSON"):
         load_prompts(path, gpt2_tokenizer())
     with pytest.raises(FileNotFoundError):
         load_prompts(tmp_path / "none.json", gpt2_tokenizer())

@@ -36,7 +36,7 @@ def add_inputs(parser: argparse.ArgumentParser, n: int, file: bool = True) -> No
         help="'demo' (bundled), a directory with config.json and *.safetensors, or a hub id",
     )
     if file:
-        inputs.add_argument("--prompts", metavar="FILE", help="a JSON file of prompts instead")
+        inputs.add_argument("--prompts", metavar="FILE", help="a file of prompts instead")
     inputs.add_argument("--n", type=positive, help=f"prompts (default {n})")
     inputs.add_argument("--seed", type=int, help="seed of the prompts (default 0)")
     inputs.add_argument("--forms", choices=("mixed14", "all30"), help="templates (default mixed14)")
