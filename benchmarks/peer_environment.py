@@ -22,6 +22,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ioi_fast.kernels.cache_folders import user_cache
+
 CACHE_VARIABLE = "IOI_FAST_PEERS"
 
 # How pip gives up, and why an index may be to blame: it could not be reached, or nothing there has
@@ -43,8 +45,10 @@ def cache_folder() -> Path:
     chosen = os.environ.get(CACHE_VARIABLE)
     if chosen:
         return Path(chosen).absolute()  # scripts run in other folders
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "ioi_fast" / "peers"
+    try:
+        return user_cache() / "peers"
+    except RuntimeError as problem:
+        raise RuntimeError(f"{problem}, or {CACHE_VARIABLE}") from None
 
 
 def requirements(name: str) -> Path:

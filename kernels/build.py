@@ -1,7 +1,8 @@
 """Builds the C++ kernels on first use into a cache folder, keyed by all that changes the binary.
 
 A build happens in a temporary folder and its result is renamed into the cache, so a build that is
-stopped leaves nothing half and two processes that build at once do not meet.
+stopped leaves nothing half and two processes that build at once do not meet. A cache folder that
+can't be used, or that others can change, is left for the next one (cache_folders.py), with a note.
 """
 
 from __future__ import annotations
@@ -17,15 +18,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 
 import torch
 
-CACHE_VARIABLE = "IOI_FAST_CACHE"
+from ioi_fast.kernels import kept_library
+from ioi_fast.kernels.cache_folders import CACHE_VARIABLE, cache_roots
+
 NAME = "ioi_fast_cpu"
+LIBRARY = f"{NAME}.so"
 SOURCES = (
     "attention_ops.cpp",
     "difference_ops.cpp",
@@ -45,6 +50,7 @@ HEADERS = (
 )
 
 _LOG = logging.getLogger("ioi_fast")
+_LOCKS: dict[int, threading.Lock] = {}
 
 
 class BuildError(RuntimeError):
@@ -62,34 +68,87 @@ def load_kernels() -> None:
         raise BuildError(reason)
 
 
-@functools.cache
 def _failure() -> str | None:
     """Why the kernels can't be had, or None once they are loaded."""
+    # A lock of this process alone: one that another thread holds at a fork stays with the parent.
+    with _LOCKS.setdefault(os.getpid(), threading.Lock()):
+        return _outcome()
+
+
+@functools.cache
+def _outcome() -> str | None:
     try:
         _load()
     except BuildError as reason:
         return str(reason)
+    except Exception as problem:  # whatever it may be: a call goes on without the kernels
+        return f"they can't be built or loaded: {type(problem).__name__}: {problem}"
     return None
 
 
 def _load() -> None:
-    if hasattr(torch.ops.ioi_fast, "layernorm_delta"):
+    if _loaded():
         return  # a second library of the same names would end the process
     compiler = find_compiler()
     if compiler is None:
         named = os.environ.get("CXX")
         wanted = f"CXX={named} names none" if named else "c++, g++ or clang++; or set CXX"
         raise BuildError(f"no C++ compiler found ({wanted})")
-    folder = cache_folder() / build_key(compiler)
-    library = folder / f"{NAME}.so"
-    if not library.is_file():
-        _LOG.info("compiling the CPU kernels, once, into %s", folder)
-        _build_and_load(folder, compiler)
-        return
+    inside = ("kernels", build_key(compiler))
+    refused: list[str] = []
+    for root in cache_roots():
+        if _load_from(root, inside, compiler, refused):
+            return
+    reasons = "; ".join(refused) or "there is neither a home nor a temporary folder"
+    raise BuildError(f"no folder to keep them in ({reasons}); set {CACHE_VARIABLE} to one")
+
+
+def _load_from(root: Path, inside: Sequence[str], compiler: list[str], refused: list[str]) -> bool:
+    """Loads what is kept below a root, or builds it there; False, with a reason more, if the root
+    can't be used."""
+    path = root.joinpath(*inside) / LIBRARY
     try:
-        torch.ops.load_library(str(library))
-    except OSError as error:
-        raise BuildError(f"{library} can't be loaded: {error}") from error
+        library = _kept(root, inside, path)
+        if library is None:
+            with kept_library.opened(root, inside[:1], make=True) as folder:
+                kept_library.try_out(folder)
+    except kept_library.Untrusted as problem:
+        refused.append(str(problem))
+        _LOG.warning("kernels are not taken from there: %s", problem)
+        return False
+    except OSError as problem:
+        refused.append(f"{root} can't be used: {problem.strerror or problem}")
+        return False
+    if library is None:
+        why = f" ({'; '.join(refused)})" if refused else ""
+        _LOG.info("compiling the CPU kernels, once, into %s%s", path.parent, why)
+        library = _built(compiler)
+        try:
+            with kept_library.opened(root, inside, make=True) as folder:
+                kept_library.keep(folder, LIBRARY, library)
+        except OSError as problem:
+            _LOG.warning("the kernels could not be kept in %s: %s", path.parent, problem)
+    if not _loaded():  # a build is loaded where it was made, if files there may be run
+        kept_library.load(library, path)
+    if not _loaded():
+        raise BuildError(f"{path} has none of the kernels")
+    return True
+
+
+def _kept(root: Path, inside: Sequence[str], path: Path) -> bytes | None:
+    """The library kept below a root, None where it has to be built; OSError as `opened` raises."""
+    try:
+        with kept_library.opened(root, inside) as folder:
+            library = kept_library.read(folder, LIBRARY)
+    except FileNotFoundError:
+        return None
+    if library is None and os.path.lexists(path):
+        _LOG.warning("%s is damaged or another user's: it is built again", path)
+    return library
+
+
+def _loaded() -> bool:
+    return hasattr(torch.ops.ioi_fast, "layernorm_delta")
 
 
 def find_compiler() -> list[str] | None:
@@ -110,15 +169,6 @@ def find_compiler() -> list[str] | None:
 
 def _is_launcher(word: str) -> bool:
     return Path(word).name in ("ccache", "sccache", "distcc")
-
-
-def cache_folder() -> Path:
-    """Where builds are kept: $IOI_FAST_CACHE, or ioi_fast in the user's cache folder."""
-    chosen = os.environ.get(CACHE_VARIABLE)
-    if chosen:
-        return Path(chosen) / "kernels"
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "ioi_fast" / "kernels"
 
 
 def flags() -> list[str]:
@@ -147,47 +197,36 @@ def _source(name: str) -> Path:
     return Path(str(files("ioi_fast.kernels"))) / "cpu" / name
 
 
-def _build_and_load(folder: Path, compiler: list[str]) -> None:
-    """Compiles and loads in a temporary folder and copies the library into `folder`.
+def _built(compiler: list[str]) -> bytes:
+    """The library, compiled in a temporary folder; raises BuildError with what the compiler said.
 
-    The sources are copied as well: torch's builder can't cope with a space in a path.
+    The sources are copied there: torch's builder can't cope with a space in a path.
     """
-    from torch.utils.cpp_extension import load
-
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = f"{folder.parent} can't be written ({error}); set {CACHE_VARIABLE}"
-        raise BuildError(reason) from error
     scratch = Path(tempfile.mkdtemp(prefix="ioi_fast-"))
+    library = scratch / LIBRARY
     try:
         for name in (*SOURCES, *HEADERS):
             shutil.copyfile(_source(name), scratch / name)
-        with _environment(compiler[0]):
-            load(
-                NAME,
-                [str(scratch / name) for name in SOURCES],
-                build_directory=str(scratch),
-                extra_cflags=[*flags(), *compiler[1:]],
-                is_python_module=False,
-            )
-        _copy(scratch / f"{NAME}.so", folder / f"{NAME}.so")
-    except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+        from torch.utils.cpp_extension import load
+
+        try:
+            with _environment(compiler[0]):
+                load(
+                    NAME,
+                    [str(scratch / name) for name in SOURCES],
+                    build_directory=str(scratch),
+                    extra_cflags=[*flags(), *compiler[1:]],
+                    is_python_module=False,
+                )
+        except OSError:
+            # Linked, and not to be loaded where files of the temporary folder may not be run.
+            if not library.is_file():
+                raise
+        return library.read_bytes()
+    except Exception as error:  # whatever torch's builder may raise: a call goes on without it
         raise BuildError(f"compiling failed: {error}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _copy(library: Path, target: Path) -> None:
-    """Copies a file so that it appears whole or not at all."""
-    target.parent.mkdir(exist_ok=True)
-    handle, beside = tempfile.mkstemp(prefix=".new-", dir=target.parent)
-    os.close(handle)
-    try:
-        shutil.copyfile(library, beside)
-        os.replace(beside, target)
-    finally:
-        Path(beside).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -215,4 +254,4 @@ def main() -> None:
     except BuildError as reason:
         print(f"CPU kernels are not built, plain torch will be used: {reason}")
     else:
-        print(f"CPU kernels are built, in {cache_folder()}")
+        print("CPU kernels are built")

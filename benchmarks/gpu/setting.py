@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ioi_fast import GPT2, GPT2Config
 from ioi_fast.benchmarks.gpu.machine import facts
-from ioi_fast.kernels.build import cache_folder
+from ioi_fast.kernels.cache_folders import work_folder
 from ioi_fast.ops import why_not_triton
 
 JOBS = ("J1", "J1 at N=100", "J2", "J3", "J4", "J5", "J6")
@@ -48,7 +48,7 @@ class Setting:
     @property
     def work(self) -> Path:
         """A folder for what is no result: truths, and what processes say of errors."""
-        return cache_folder().parent / "gpu"
+        return work_folder() / "gpu"
 
     @property
     def device(self) -> torch.device:
