@@ -52,6 +52,7 @@ def as_written(content: dict[str, Any], where: str) -> tokenizers.Tokenizer:
     if isinstance(model, dict) and "dropout" in model:
         content["model"] = {**model, "dropout": None}
     _check_growth(content, where)
+    _check_prefix(model, where)
     with library_errors(f"{where} is not a tokenizer file"):
         return tokenizers.Tokenizer.from_str(json.dumps(content))
 
@@ -94,4 +95,20 @@ def _check_growth(content: dict[str, Any], where: str) -> None:
         if growth > _MOST_GROWTH:
             raise ValueError(
                 f"{where}: its replacements can make more than {_MOST_GROWTH} characters of one"
+            )
+
+
+def _check_prefix(model: object, where: str) -> None:
+    """Refuse a BPE whose merges lack its prefix: the library cuts it off and ends the process."""
+    prefix = model.get("continuing_subword_prefix") if isinstance(model, dict) else None
+    if not prefix or not isinstance(prefix, str):
+        return
+    merges = model.get("merges")
+    for i, merge in enumerate(merges if isinstance(merges, list) else []):
+        right = merge.split(" ") if isinstance(merge, str) else merge
+        right = right[-1] if isinstance(right, list) and right else None
+        if not isinstance(right, str) or not right.startswith(prefix):
+            raise ValueError(
+                f"{where}: merges[{i}] must have a second part that begins with "
+                f"continuing_subword_prefix {prefix!r:.80}, got {merge!r:.80}"
             )

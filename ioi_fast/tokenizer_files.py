@@ -126,13 +126,10 @@ def _with_tokens(
     from_files = (*settings.added.values(), *settings.named.values(), *settings.extra)
     given = {text_of(token) for token in from_files}
     named = {**defaults, **settings.named}
-    ends = [
-        text
-        if text in given or (text is not None and backend.token_to_id(text)) is not None
-        else None
-        for text in (text_of(named.get("bos_token")), text_of(named.get("eos_token")))
-    ]
-    with library_errors("added and special tokens"):
+    given |= backend.get_vocab(with_added_tokens=True).keys()
+    ends = [text_of(named.get(name)) for name in ("bos_token", "eos_token")]
+    ends = [text if text and text in given else None for text in ends]
+    with library_errors(f"{settings.folder}: added and special tokens"):
         backend.add_tokens(_to_add(backend, settings, named))
     check_ids(backend, ((i, token, settings.origin[i]) for i, token in settings.added.items()))
     backend.encode_special_tokens = settings.split_special_tokens

@@ -40,6 +40,7 @@ _REFUSED = {
 class Settings:
     """Special tokens by their names, others, added tokens by id, and how a text is taken."""
 
+    folder: str = ""
     kind: str | None = None  # tokenizer_class, without "Fast"
     add_prefix_space: bool = False
     split_special_tokens: bool = False
@@ -75,6 +76,7 @@ def read_settings(directory: Path, whole: Mapping[str, Any] | None) -> Settings:
     where = str(directory / CONFIG)
     _check_readable(config, where)
     settings = Settings(
+        folder=str(directory),
         kind=_kind(directory, config, where),
         add_prefix_space=_flag(config, "add_prefix_space", where),
         split_special_tokens=_flag(config, "split_special_tokens", where),
@@ -83,9 +85,11 @@ def read_settings(directory: Path, whole: Mapping[str, Any] | None) -> Settings:
     if config.get("added_tokens_decoder") is not None:
         _take_added(settings, _decoder(config["added_tokens_decoder"], where), where)
     else:
+        extra = [token for token in settings.extra if isinstance(token, str)]
         special = read_file(directory / MAP) or {}
         _take_special(settings, special, str(directory / MAP), True)
-        _take_old_added(settings, directory)
+        extra += settings.extra if special.get(_EXTRA) else []
+        _take_old_added(settings, directory, _known_as_special(settings, special, extra))
         entries = listed_tokens(whole or {}, str(directory / "tokenizer.json"))
         _take_added(settings, entries, str(directory / "tokenizer.json"))
     by_text = {token.content: token for token in settings.added.values()}
@@ -173,11 +177,21 @@ def _take_added(settings: Settings, entries: Iterable[tuple[int, AddedToken]], w
         settings.origin[index] = where
 
 
-def _take_old_added(settings: Settings, directory: Path) -> None:
-    """added_tokens.json, which holds token -> id; tokens that have a name are special."""
+def _known_as_special(
+    settings: Settings, special: Mapping[str, Any], extra: list[AddedToken | str]
+) -> set[str | None]:
+    """Texts that transformers knows as special when it reads added_tokens.json.
+
+    Those of objects in tokenizer_config.json are not among them.
+    """
+    named = settings.named.items()
+    found = [t for name, t in named if name in NAMED and (name in special or isinstance(t, str))]
+    return {text_of(token) for token in (*found, *extra)}
+
+
+def _take_old_added(settings: Settings, directory: Path, special: set[str | None]) -> None:
+    """added_tokens.json, which holds token -> id."""
     where = str(directory / ADDED)
-    named = (settings.named.get(name) for name in NAMED)
-    special = {text_of(token) for token in (*named, *settings.extra)}
     entries = []
     for text, given in (read_file(directory / ADDED) or {}).items():
         index = token_id(given, f"{where}: {_shown(text)}")
@@ -207,6 +221,8 @@ def _token(value: object, where: str, special: bool | None = None) -> AddedToken
     content = value.get("content") if isinstance(value, dict) else value
     if not isinstance(content, str):
         raise ValueError(f"{where} must be a token (a text, or an object), got {_shown(value)}")
+    if not content.isascii() and any("\ud800" <= character <= "\udfff" for character in content):
+        raise ValueError(f"{where} must be Unicode, got {_shown(content)}")
     if isinstance(value, str):
         return value
     flags = {flag: value[flag] for flag in _FLAGS if flag in value}

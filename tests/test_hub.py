@@ -15,6 +15,7 @@ from checkpoints import lively_model, write
 from hub_server import COMMIT, HubServer
 
 from ioi_fast.checkpoint import load
+from ioi_fast.tokenizer_files import READ
 
 # Loads each source, prints one line of JSON for each: what it became, or the error.
 SCRIPT = """
@@ -25,7 +26,7 @@ for source, arguments in json.loads(sys.argv[1]):
     try:
         model = load(source, **arguments)
         found = {"name": model.name, "hash": model.weight_hash(),
-                 "tokenizer": model.tokenizer is not None}
+                 "bos": model.tokenizer and model.tokenizer.bos_id}
     except Exception as error:
         found = {"error": type(error).__name__, "message": str(error)}
     print(json.dumps({**found, "seconds": time.perf_counter() - start}))
@@ -69,9 +70,13 @@ def repository(tmp_path: Path) -> Path:
         (directory / name).write_bytes(b"not wanted")
     (directory / "onnx").mkdir()
     (directory / "onnx" / "model.safetensors").write_bytes(b"not wanted either")
-    (directory / "tokenizer.json").write_text(
-        json.dumps({"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}})
-    )
+    content = {"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}}
+    settings = {"tokenizer_class": "GPT2Tokenizer", "bos_token": "<s>"}
+    files = {"tokenizer": content, "tokenizer_config": settings, "special_tokens_map": {}}
+    files |= {"added_tokens": {"<s>": 1}, "vocab": {"a": 0}}
+    for name, held in files.items():
+        (directory / f"{name}.json").write_text(json.dumps(held))
+    (directory / "merges.txt").write_text("#version: 0.2\n")
     return directory
 
 
@@ -99,9 +104,9 @@ def test_models_are_fetched_once_and_then_found_offline(
     assert [found.get("name") for found in first] == list(sources), first
     expected = [load(directory).weight_hash() for directory in (repository, sharded)]
     assert [found["hash"] for found in first] == expected
-    assert [found["tokenizer"] for found in first] == [True, False]
+    assert [found["bos"] for found in first] == [1, None]
     shards = {path.name for path in sharded.glob("*.safetensors*")}
-    wanted = {"config.json", "model.safetensors", "tokenizer.json"} | shards
+    wanted = {"config.json", "model.safetensors", *READ} | shards
     assert hub.files_asked_for() == wanted
     assert list(home.rglob(COMMIT))  # in the hub's own cache
 
@@ -112,7 +117,7 @@ def test_models_are_fetched_once_and_then_found_offline(
     assert len(hub.requests) == asked
 
 
-def test_what_the_hub_does_not_have(hub: HubServer, tmp_path: Path) -> None:
+def test_what_the_hub_does_not_have(hub: HubServer, sharded: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     unknown, pickled, invalid = load_elsewhere(home, hub.url, "some-one/else", "old", "gpt--2")
     assert unknown["error"] == "ValueError"
@@ -125,6 +130,9 @@ def test_what_the_hub_does_not_have(hub: HubServer, tmp_path: Path) -> None:
     (other,) = load_elsewhere(home, hub.url, "gpt2", revision="v9")
     assert other["error"] == "ValueError"
     assert "revision: 'gpt2' has no revision 'v9'" in other["message"]
+    (sharded / "spiece.model").write_bytes(b"\0")  # fetched so that it can be refused
+    (other,) = load_elsewhere(tmp_path / "new", hub.url, "some-one/in_shards")
+    assert "spiece.model is a SentencePiece" in other["message"]
     (pinned,) = load_elsewhere(home, hub.url, "gpt2", revision=COMMIT)
     assert pinned["name"] == "gpt2"
 

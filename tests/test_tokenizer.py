@@ -9,7 +9,14 @@ import pytest
 import tokenizers
 from gpt2_files import gpt2_files, gpt2_tokenizer
 
-from ioi_fast.tokenizer import Tokenizer, bos_id, check_codec, padding_id, single_token
+from ioi_fast.tokenizer import (
+    Tokenizer,
+    bos_id,
+    check_codec,
+    padding_id,
+    plain_ids,
+    single_token,
+)
 
 # Published ids of GPT-2's vocabulary.
 KNOWN = {" Mary": [5335], " John": [1757], "Hello world": [15496, 995], " to": [284]}
@@ -65,7 +72,7 @@ def test_directory_prefers_tokenizer_json(tmp_path):
     small = tokenizers.Tokenizer(tokenizers.models.BPE(vocab={"a": 0, "b": 1}, merges=[]))
     small.save(str(tmp_path / "tokenizer.json"))
     tokenizer = Tokenizer.from_directory(tmp_path)
-    assert tokenizer is not None and tokenizer.vocab_size == 2
+    assert tokenizer is not None and tokenizer.encode("ab<|endoftext|>") == [0, 1, 2]
 
 
 def test_directory_without_files_gives_none(tmp_path):
@@ -74,7 +81,7 @@ def test_directory_without_files_gives_none(tmp_path):
 
 def test_broken_files_are_named(tmp_path):
     (tmp_path / "tokenizer.json").write_text("{", "utf-8")
-    with pytest.raises(ValueError, match=r"tokenizer\.json is not a tokenizer file"):
+    with pytest.raises(ValueError, match=r"tokenizer\.json is not valid JSON"):
         Tokenizer.from_directory(tmp_path)
     (tmp_path / "vocab.json").write_text(json.dumps({"a": 0}), "utf-8")
     (tmp_path / "merges.txt").write_text("a b\n", "utf-8")
@@ -86,6 +93,8 @@ def test_wrong_arguments_are_named():
     tokenizer = gpt2_tokenizer()
     with pytest.raises(TypeError, match=r"backend must be a tokenizers\.Tokenizer, got str"):
         Tokenizer("gpt2")
+    with pytest.raises(ValueError, match="bos: '<s>' is not in the vocabulary"):
+        Tokenizer(tokenizer.backend, bos="<s>")
     with pytest.raises(TypeError, match="text must be a str, got bytes"):
         tokenizer.encode(b"x")
     with pytest.raises(ValueError, match="50257 is out of range, the vocabulary has 50257"):
@@ -125,5 +134,25 @@ def test_other_tokenizers_are_taken():
     assert bos_id(gpt2_tokenizer()) == padding_id(gpt2_tokenizer()) == 50256
     with pytest.raises(ValueError, match="Foreign has no BOS"):
         bos_id(Foreign())
+    with pytest.raises(TypeError, match=r"got a tokenizers\.Tokenizer: wrap it"):
+        check_codec(gpt2_tokenizer().backend)
     with pytest.raises(TypeError, match=r"NoneType has no encode .*this model has no tokenizer"):
         check_codec(None)
+
+
+def test_wrappers_and_methods_of_other_libraries():
+    class Wrapper:  # hands on what it is given, as wrappers of transformers' tokenizers do
+        def encode(self, text, **how):
+            return [50256] * how.get("add_special_tokens", True) + gpt2_tokenizer().encode(text)
+
+        def decode(self, ids):
+            return gpt2_tokenizer().decode(ids)
+
+        def bos_id(self):  # SentencePiece's way to tell them; -1 stands for none
+            return 50256
+
+        def eos_id(self):
+            return -1
+
+    assert plain_ids(Wrapper(), " Mary") == [5335]
+    assert bos_id(Wrapper()) == 50256 and padding_id(Wrapper()) == 0
