@@ -158,9 +158,9 @@ def test_drawn_folders(files: dict[str, Any], tmp_path_factory: pytest.TempPathF
 
 
 @pytest.mark.slow
-@settings(max_examples=1000, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 @given(files=drawn_files())
-def test_1000_folders(files: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_300_folders(files: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> None:
     check_drawn(write_folder(tmp_path_factory.mktemp("drawn"), **files))
 
 
