@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from ioi_fast.benchmarks import results
+from ioi_fast.report.atomic import try_out, write_text
 from ioi_fast.revision import revision
 
 HERE = Path(__file__).resolve().parent
@@ -46,17 +47,17 @@ def run(request: Request) -> int:
     path = request.out or folder / f"{results.slug(machine['cpu'])}.json"
     old = results.read(path) if request.keep and path.exists() else None
     results.merged({"machine": machine, "jobs": []}, old)  # raises now rather than in an hour
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try_out(path)
     jobs = _measured(request, threads)
     if isinstance(jobs, int):
         return jobs
     new = {"machine": machine, "jobs": [{**job, "commit": commit} for job in jobs]}
     found = results.merged(new, old)
     print(results.table(found))
-    path.write_text(json.dumps(found, indent=1) + "\n")
+    write_text(path, json.dumps(found, indent=1) + "\n")
     print(f"\nresults written: {path}")
     if request.keep:
-        results.README.write_text(results.into_readme(results.README.read_text(), found))
+        write_text(results.README, results.into_readme(results.README.read_text(), found))
     return 0
 
 

@@ -224,9 +224,14 @@ def _built(compiler: list[str]) -> bytes:
                 raise
         return library.read_bytes()
     except Exception as error:  # whatever torch's builder may raise: a call goes on without it
-        raise BuildError(f"compiling failed: {error}") from error
+        raise BuildError(f"compiling failed: {_brief(str(error))}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _brief(text: str) -> str:
+    """How a long complaint of a compiler begins and ends."""
+    return text if len(text) < 1500 else f"{text[:400]} … {text[-1000:]}"
 
 
 @contextmanager

@@ -128,6 +128,6 @@ def test_no_temporary_folder_either(bare: Path, monkeypatch) -> None:
 def test_a_damaged_library_is_built_again_without_a_home(temporary: Path) -> None:
     file = kept_by(os.geteuid(), temporary)
     os.truncate(file, 20_000)
-    done = call(TMPDIR=str(temporary))
+    done = call(HOME="/nonexistent", TMPDIR=str(temporary))
     assert done.stdout.strip() == "cpu/c++" and "built again" in done.stderr
     assert file.stat().st_size > 100_000

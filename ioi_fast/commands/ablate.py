@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from dataclasses import replace
+from functools import partial
 
 from ioi_fast.calls import ablate, explain
 from ioi_fast.circuit import Circuit
@@ -14,6 +15,7 @@ from ioi_fast.ioi.roles import is_distant, with_roles
 from ioi_fast.metrics import METRICS
 from ioi_fast.model import GPT2
 from ioi_fast.prompts import PromptPairs
+from ioi_fast.report.terminal import say_lines
 from ioi_fast.results import Result
 from ioi_fast.sites import parse_senders
 
@@ -53,7 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the command; returns its exit status."""
     options.check_plan(arguments)
     model = options.read_model(arguments)
-    pairs = options.read_prompts(arguments, model)
+    values = {"heads": model.config.n_layer * model.config.n_head, "mlps": model.config.n_layer}
+    each = values.get(arguments.variants[0], len(arguments.variants))
+    pairs = options.read_prompts(arguments, model, each)
     asked = {
         "variants": _variants(arguments, model, pairs),
         "source": arguments.source,
@@ -65,9 +69,11 @@ def run(arguments: argparse.Namespace) -> int:
         "threads": arguments.threads,
     }
     pairs = with_roles(pairs, _distant_roles(asked["variants"], asked["base"]))
+    plan = partial(explain, ablate, model, pairs, **asked)
     if arguments.plan:
-        print(explain(ablate, model, pairs, **asked))
+        say_lines(plan())
         return 0
+    options.check_fits(plan, model)
     begun = time.perf_counter()
     result = ablate(model, pairs, **asked, progress=options.progress(arguments))
     output.present(

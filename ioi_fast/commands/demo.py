@@ -6,8 +6,9 @@ import argparse
 import json
 from pathlib import Path
 
-from ioi_fast.commands import options
+from ioi_fast.commands import options, output
 from ioi_fast.commands.demo_study import run_study
+from ioi_fast.commands.targets import check_outputs
 from ioi_fast.report.atomic import write_text
 from ioi_fast.report.demo_page import demo_figures, demo_page
 from ioi_fast.report.figures import BarList, HeatMap, Table
@@ -36,9 +37,10 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Runs the study, prints it and writes the page; returns 1 when fast and slow differ."""
     page_file = Path(arguments.out) / "report.html"
-    options.check_outputs(page_file, arguments.json, page=True)
+    check_outputs(arguments, page_file, arguments.json, page=True)
     model = options.read_model(arguments)
-    pairs = options.read_prompts(arguments, model)
+    values = 2 * model.config.n_layer * model.config.n_head  # to the logits and to the queries
+    pairs = options.read_prompts(arguments, model, values)
     study = run_study(
         model,
         pairs,
@@ -50,16 +52,17 @@ def run(arguments: argparse.Namespace) -> int:
         progress=options.progress(arguments),
     )
     page = demo_page(study, options.drawn(arguments))
-    # Files first: a pipe that is closed early must not cost the results.
-    report = write_page(page, page_file)
-    if arguments.json:
+
+    def write_json() -> None:
         figures = {**demo_figures(study), "provenance": page.provenance}
         write_text(arguments.json, json.dumps(figures, indent=1, allow_nan=False))
-    for section in page.sections:
-        _print(section)
-    print(f"report written: {report}")
-    if arguments.json:
-        print(f"figures written: {arguments.json}")
+
+    def show() -> None:
+        for section in page.sections:
+            _print(section)
+
+    report = ("report written", page_file, lambda: write_page(page, page_file))
+    output.deliver([report, ("figures written", arguments.json, write_json)], show)
     return 0 if study.agrees else 1
 
 

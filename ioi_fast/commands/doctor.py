@@ -19,6 +19,7 @@ from ioi_fast.kernels.packed_linear import onednn_available
 from ioi_fast.kernels.panel_linear import panels_supported
 from ioi_fast.model import GPT2
 from ioi_fast.prompts import PromptPairs
+from ioi_fast.report.terminal import say
 
 _EXTRAS = {
     "report": ("rich", "jinja2"),
@@ -61,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Prints the findings; returns 1 when something that is needed fails."""
     findings = [*_machine(), *_backends(), _demo(), *_extras()]
     for finding in findings:
-        print(finding)
+        say(finding)
     return 1 if any(finding.needed and not finding.good for finding in findings) else 0
 
 

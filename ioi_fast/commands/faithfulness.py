@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
+from functools import partial
 
-from ioi_fast.commands import options
+from ioi_fast.commands import options, output
+from ioi_fast.commands.targets import check_outputs
 from ioi_fast.ioi.form_faithfulness import FormShare, form_faithfulness, form_files
 from ioi_fast.ioi.published import DIFFERS
 from ioi_fast.report.atomic import write_text
@@ -38,7 +40,7 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Runs the command; 1 when a published figure of GPT-2 small is not met."""
-    options.check_outputs(arguments.json, page=False)
+    check_outputs(arguments, arguments.json, page=False)
     files = form_files(arguments.folder)
     model = options.read_model(arguments)
     how = {name: getattr(arguments, name) for name in ("backend", "precision", "threads")}
@@ -49,12 +51,13 @@ def run(arguments: argparse.Namespace) -> int:
         for one in form_faithfulness(*asked, **how):
             found.append(one)
             advance(1)
-    if arguments.json:
+
+    def write_json() -> None:
         rows = [{**asdict(one), "percent": one.percent} for one in found]
         write_text(arguments.json, json.dumps({"model": model.name, "forms": rows}, indent=1))
-    print_table(_table(found, model.name))
-    if arguments.json:
-        print(f"figures written: {arguments.json}")
+
+    show = partial(print_table, _table(found, model.name))
+    output.deliver([("figures written", arguments.json, write_json)], show)
     return int(any(one.verdict == DIFFERS for one in found))
 
 

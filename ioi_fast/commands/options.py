@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
-import tempfile
+from collections.abc import Callable
 
 import torch
 
+from ioi_fast.available_memory import check_room
 from ioi_fast.backends import BACKENDS, PRECISIONS
+from ioi_fast.calls.plans import Plan
 from ioi_fast.checkpoint import load
 from ioi_fast.circuit import Circuit
 from ioi_fast.circuit_files import load_circuit
+from ioi_fast.commands.targets import check_outputs
 from ioi_fast.ioi.circuits import published_circuit
-from ioi_fast.ioi.dataset import ioi_prompts
+from ioi_fast.ioi.dataset import check_drawn, ioi_prompts
 from ioi_fast.model import GPT2
 from ioi_fast.prompt_files import load_prompts
 from ioi_fast.prompts import PromptPairs
-from ioi_fast.report.atomic import check_target
-from ioi_fast.report.extra import require
 
 _PUBLISHED = {"published": "full", "naive": "naive"}
+# Of a result's number: in fp32, where it is made and where it is kept; as Python's, and as text.
+_BYTES_OF_A_VALUE, _WRITTEN_IN_JSON = 16, 200
 _UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}
 
 
@@ -64,7 +66,8 @@ def check_plan(arguments: argparse.Namespace) -> None:
     if arguments.plan and (arguments.json or arguments.out):
         raise ValueError("--plan prints the plan and runs nothing: leave --json and --out away")
     if not arguments.plan:
-        check_outputs(arguments.json, arguments.out, page=bool(arguments.out))
+        outputs = (arguments.json, arguments.out)
+        check_outputs(arguments, *outputs, page=bool(arguments.out))
 
 
 def position(text: str) -> object:
@@ -86,8 +89,11 @@ def read_model(arguments: argparse.Namespace) -> GPT2:
     return model
 
 
-def read_prompts(arguments: argparse.Namespace, model: GPT2) -> PromptPairs:
-    """The prompts that the options ask for."""
+def read_prompts(arguments: argparse.Namespace, model: GPT2, values: int) -> PromptPairs:
+    """The prompts that the options ask for, of each of which a result has so many values.
+
+    Raises ValueError, before any is drawn, for more than memory can hold.
+    """
     if getattr(arguments, "prompts", None):
         try:
             pairs = load_prompts(arguments.prompts, model.tokenizer, prepend_bos=arguments.bos)
@@ -98,7 +104,20 @@ def read_prompts(arguments: argparse.Namespace, model: GPT2) -> PromptPairs:
             named = " and ".join(f"--{name}" for name in _named(arguments))
             raise ValueError(f"{named} would draw prompts, and --prompts names a file of them")
         return pairs
-    return ioi_prompts(model.tokenizer, **drawing(arguments), prepend_bos=arguments.bos)
+    how, to_file = drawing(arguments), bool(getattr(arguments, "json", None))
+    check_drawn(how["n"], "--n", values * (_BYTES_OF_A_VALUE + to_file * _WRITTEN_IN_JSON))
+    return ioi_prompts(model.tokenizer, **how, prepend_bos=arguments.bos)
+
+
+def check_fits(plan: Callable[[], Plan], model: GPT2) -> None:
+    """Raises ValueError for a call that the memory of this machine can't hold, by its plan."""
+    if model.device.type != "cpu":
+        return
+    try:
+        needed = plan().peak_bytes
+    except (ValueError, TypeError, RuntimeError):
+        return  # the reference has no plan, and what is wrong with a call it says itself
+    check_room(needed, "the call (--max-memory splits it, --plan shows it)")
 
 
 def drawing(arguments: argparse.Namespace) -> dict[str, object]:
@@ -117,27 +136,6 @@ def drawn(arguments: argparse.Namespace) -> dict[str, object]:
         return {"prompt_file": arguments.prompts, "bos": arguments.bos}
     how = drawing(arguments)
     return {"seed": how["seed"], "forms": how["forms"], "bos": arguments.bos}
-
-
-def check_outputs(*paths: str | os.PathLike | None, page: bool) -> None:
-    """Finds out before the work whether its results can be shown and written.
-
-    Raises ImportError naming the extra, or OSError naming the path.
-    """
-    require("rich.console")
-    if page:
-        require("jinja2")
-    if "" in paths:
-        raise ValueError("--json and --out need the name of a file, got an empty one")
-    given = [check_target(path) for path in paths if path is not None]
-    if len(set(given)) < len(given):
-        raise ValueError(f"{given[0]} is asked for twice: the outputs need files of their own")
-    for path in given:
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-        try:
-            tempfile.TemporaryFile(dir=folder).close()
-        except OSError as error:
-            raise OSError(f"{path} can't be written: {folder} takes no files ({error})") from error
 
 
 def progress(arguments: argparse.Namespace) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 
 from ioi_fast.commands import options
 from ioi_fast.model import GPT2
@@ -13,7 +14,7 @@ from ioi_fast.report.atomic import write_text
 from ioi_fast.report.figures import BarList, HeatMap, Page
 from ioi_fast.report.page import write_page
 from ioi_fast.report.sweeps import heads_heat_map, ranking_bars
-from ioi_fast.report.terminal import print_bars, print_heat_map
+from ioi_fast.report.terminal import print_bars, print_heat_map, say
 from ioi_fast.results import Result
 from ioi_fast.revision import revision
 
@@ -64,24 +65,56 @@ def finish(
     provenance = {**result.provenance, "backend": result.backend, "precision": result.precision}
     provenance |= {**options.drawn(arguments), "commit": revision()}
     prompts = len(result.base)
-    # Files first: a pipe that is closed early must not cost the results.
-    if arguments.json:
+
+    def write_json() -> None:
         figures = {**result.to_dict(), "provenance": provenance, "seconds": seconds}
         write_text(arguments.json, json.dumps(figures, indent=1, allow_nan=False))
-    if arguments.out:
+
+    def write_html() -> None:
         lead = f"{arguments.metric} of {model.name} on {prompts} prompts."
         write_page(Page(page, lead, sections, provenance), arguments.out)
-    for section in sections:
-        (print_bars if isinstance(section, BarList) else print_heat_map)(section)
-    if not result.effect.any():
-        print("nothing that was tried changes the metric: every effect is 0")
-    print(
-        f"{counted} x {prompts} prompts in {seconds:.2f} s, {result.backend}, {result.precision}; "
-        f"mean {arguments.metric} {float(result.base.double().mean()):.3f}"
-    )
-    for written in (arguments.json, arguments.out):
-        if written:
-            print(f"written: {written}")
+
+    def show() -> None:
+        for section in sections:
+            (print_bars if isinstance(section, BarList) else print_heat_map)(section)
+        if not result.effect.any():
+            say("nothing that was tried changes the metric: every effect is 0")
+        say(
+            f"{counted} x {prompts} prompts in {seconds:.2f} s, {result.backend}, "
+            f"{result.precision}; mean {arguments.metric} {float(result.base.double().mean()):.3f}"
+        )
+
+    files = [("written", arguments.json, write_json), ("written", arguments.out, write_html)]
+    deliver(files, show)
+
+
+def deliver(
+    files: Sequence[tuple[str, str | os.PathLike | None, Callable[[], object]]],
+    show: Callable[[], None],
+) -> None:
+    """Writes the files that are asked for, shows the results, and only then raises what went wrong.
+
+    Of each file: what is said of it when it is written, if anything, its path or None, and what
+    writes it.
+
+    Files come first: a pipe that is closed early must not cost them. A file that can't be written
+    must cost neither the others nor what is shown.
+    """
+    told, problems = [], []
+    for said, path, write in files:
+        if path is None:
+            continue
+        try:
+            write()
+        except Exception as problem:  # of any kind: the results are not to be had again
+            problems.append(problem)
+        else:
+            told += [f"{said}: {path}"] if said else []
+    show()
+    for line in told:
+        say(line)
+    for problem in problems:
+        raise problem
 
 
 def _figure(result: Result, title: str, caption: str, what: str) -> HeatMap | BarList:

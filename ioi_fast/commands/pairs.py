@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 
 from ioi_fast.calls import explain, pair_sweep
 from ioi_fast.commands import options, output
 from ioi_fast.interventions import BETWEEN, INPUTS
 from ioi_fast.metrics import METRICS
 from ioi_fast.report.sweeps import pair_figures
+from ioi_fast.report.terminal import say_lines
 
 _SHOWN = 20
 
@@ -41,7 +43,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.per_prompt and not arguments.json:
         raise ValueError("--per-prompt needs --json, which is where every value goes")
     model = options.read_model(arguments)
-    pairs = options.read_prompts(arguments, model)
+    heads = model.config.n_layer * model.config.n_head
+    each = len(arguments.inputs) * heads**2 if arguments.per_prompt else 1
+    pairs = options.read_prompts(arguments, model, each)
     asked = {
         "inputs": arguments.inputs,
         "between": arguments.between,
@@ -53,9 +57,11 @@ def run(arguments: argparse.Namespace) -> int:
         "max_memory": arguments.max_memory,
         "threads": arguments.threads,
     }
+    plan = partial(explain, pair_sweep, model, pairs, **asked)
     if arguments.plan:
-        print(explain(pair_sweep, model, pairs, **asked))
+        say_lines(plan())
         return 0
+    options.check_fits(plan, model)
     begun = time.perf_counter()
     result = pair_sweep(model, pairs, **asked, progress=options.progress(arguments))
     seconds = time.perf_counter() - begun

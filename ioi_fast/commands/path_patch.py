@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 
 from ioi_fast.calls import explain, path_patch
 from ioi_fast.commands import options, output
 from ioi_fast.interventions import SOURCES
 from ioi_fast.metrics import METRICS
+from ioi_fast.report.terminal import say_lines
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -42,11 +44,15 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.knock_out_source and arguments.knock_out is None:
         raise ValueError("--knock-out-source is that of --knock-out, which is not given")
     model = options.read_model(arguments)
-    pairs = options.read_prompts(arguments, model)
     asked = _asked(arguments)
+    values = {"heads": model.config.n_layer * model.config.n_head, "mlps": model.config.n_layer}
+    each = values.get(arguments.senders, len(asked["senders"]))
+    pairs = options.read_prompts(arguments, model, each)
+    plan = partial(explain, path_patch, model, pairs, **asked)
     if arguments.plan:
-        print(explain(path_patch, model, pairs, **asked))
+        say_lines(plan())
         return 0
+    options.check_fits(plan, model)
     begun = time.perf_counter()
     result = path_patch(model, pairs, **asked, progress=options.progress(arguments))
     seconds = time.perf_counter() - begun

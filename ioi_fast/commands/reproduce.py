@@ -5,18 +5,22 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from ioi_fast.backends import choose
 from ioi_fast.benchmarks.rate import matrix_rate
 from ioi_fast.circuit import Circuit
 from ioi_fast.circuit_files import save_circuit
-from ioi_fast.commands import options
+from ioi_fast.commands import options, output
 from ioi_fast.commands.finding_files import store, stored
+from ioi_fast.commands.targets import check_outputs
 from ioi_fast.config import GPT2Config
 from ioi_fast.ioi.backwards import NothingToFind
 from ioi_fast.ioi.circuits import published_circuit
 from ioi_fast.ioi.costs import predicted_flops
+from ioi_fast.ioi.dataset import check_drawn
 from ioi_fast.ioi.experiments import EXPERIMENTS, TOGETHER, WITHOUT_CIRCUIT, named
 from ioi_fast.ioi.finding import Finding
 from ioi_fast.ioi.published import DIFFERS, is_gpt2_small
@@ -24,7 +28,7 @@ from ioi_fast.ioi.study import LACKING, Study
 from ioi_fast.model import GPT2
 from ioi_fast.report.figures import Page, Table
 from ioi_fast.report.page import write_page
-from ioi_fast.report.terminal import print_table
+from ioi_fast.report.terminal import print_table, say
 from ioi_fast.revision import revision
 
 _QUICK = 40  # prompts of a quick study
@@ -62,9 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     experiment could not be run for another reason than what the study lacks."""
     names, folder = named(arguments.experiments), Path(arguments.out)
     page_file = folder / "report.html"
-    options.check_outputs(page_file, page=True)
-    if "D" in names and arguments.circuit and _is_file(arguments.circuit, folder / CIRCUIT):
-        raise ValueError(f"--circuit {arguments.circuit}: D writes there; name another --out")
+    check_outputs(arguments, page_file, *_files(arguments, names, folder), page=True)
     model = options.read_model(arguments)
     choose(model, arguments.backend, arguments.precision, None)  # refuses what can't run
     bare, circuit = _study(arguments, model), _circuit(arguments, model)
@@ -77,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     found, left, failed = [], [], False
     for number, name in enumerate(names, 1):
         if options.progress(arguments):
-            print(f"{name} ({number} of {len(names)})", file=sys.stderr)
+            say(f"{name} ({number} of {len(names)})", sys.stderr)
         finding = _known(folder, name, bare, study)
         if finding is None:
             begun = time.perf_counter()
@@ -89,23 +91,30 @@ def run(arguments: argparse.Namespace) -> int:
                 left.append((name, str(reason)))
                 failed |= not isinstance(reason, (*LACKING, NothingToFind))
                 continue
-            store(folder / f"{name}.json", own.key(), finding, time.perf_counter() - begun)
+            seconds, file = time.perf_counter() - begun, folder / f"{name}.json"
+            keep = partial(store, file, own.key(), finding, seconds)
+            output.deliver([("", file, keep)], partial(print_table, finding.table()))
+        else:
+            print_table(finding.table())
         found.append(finding)
-        print_table(finding.table())
         if finding.circuit is not None:
-            print(f"circuit written: {save_circuit(finding.circuit, folder / CIRCUIT)}")
+            say(f"circuit written: {save_circuit(finding.circuit, folder / CIRCUIT)}")
             study = study if circuit is not None else bare.with_circuit(finding.circuit)
     for name, reason in left:
-        print(f"{name} left out: {reason}")
+        say(f"{name} left out: {reason}")
     if found:
         page = _page(study, found, left, arguments.prompts)
-        print(f"report written: {write_page(page, page_file)}")
+        say(f"report written: {write_page(page, page_file)}")
     verdicts = (one.verdict for finding in found for one in finding.measures)
     return int(failed or any(verdict.startswith(DIFFERS) for verdict in verdicts))
 
 
-def _is_file(named: str, file: Path) -> bool:
-    return Path(named).resolve() == file.resolve()
+def _files(arguments: argparse.Namespace, names: Sequence[str], folder: Path) -> list[Path]:
+    """Where findings are kept, and the circuit where one may be found."""
+    found = [folder / f"{name}.json" for name in names]
+    finds = "D" in names or arguments.circuit is None
+    more = [folder / CIRCUIT, folder / "D.json"] if finds else []
+    return [*found, *(file for file in more if file not in found)]
 
 
 def _known(folder: Path, name: str, bare: Study, study: Study) -> Finding | None:
@@ -120,7 +129,7 @@ def _predict(bare: Study, study: Study, names: list[str]) -> None:
         return
     rate = matrix_rate(repeats=3)
     waits = study.circuit is None and "D" in names and len(names) > 1
-    print(
+    say(
         f"predicted: {flops / 1e9:,.0f} GFLOP for {len(names)} experiments, "
         f"{flops / rate:,.0f} s at the {rate / 1e9:,.0f} GFLOP/s that large products reach now"
         + (", and what the circuit asks that is to be found" if waits else "")
@@ -136,12 +145,14 @@ def _study(arguments: argparse.Namespace, model: GPT2) -> Study:
         "progress": options.progress(arguments),
     }
     if arguments.prompts:
-        pairs = options.read_prompts(arguments, model)
+        pairs = options.read_prompts(arguments, model, values=0)
         study = Study.of_prompts(model, pairs, prepend_bos=arguments.bos, **running)
     else:
         how = options.drawing(arguments)
         if arguments.quick and arguments.n is None:
             how["n"] = _QUICK
+        # Other prompts made of them, and for most experiments several values of every head.
+        check_drawn(how["n"], "--n", 100 * model.config.n_layer * model.config.n_head)
         study = Study.drawn_from(model, **how, prepend_bos=arguments.bos, **running)
     if len(study.pairs) < 2:
         raise ValueError("reproduce needs at least two prompts: errors are over prompts, got one")

@@ -14,6 +14,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from ioi_fast.available_memory import check_room
 from ioi_fast.ioi.records import IOIPrompt, sample_records
 from ioi_fast.ioi.words import NAMES, OBJECTS, PLACES
 from ioi_fast.prompts import PromptPairs
@@ -27,6 +28,8 @@ from ioi_fast.tokenizer import (
 )
 from ioi_fast.whole_numbers import whole_number
 
+# What drawing a prompt takes at its peak: words, then ids of both prompts and roles.
+_BYTES_OF_A_PROMPT = 2048
 ROLES = ("IO", "S1", "S1+1", "S2", "END")
 
 
@@ -46,8 +49,9 @@ def ioi_prompts(
     three flips of the released code. The originals depend on n, seed and forms alone. `prepend_bos`
     puts the tokenizer's BOS in front and shifts every role.
 
-    Raises TypeError or ValueError naming the argument; a name, place or object that is not one
-    token is named with its pieces. Source: Wang et al. 2022 (arXiv 2211.00593), section 2.
+    Raises TypeError or ValueError naming the argument, as for an n that memory can't hold; a name,
+    place or object that is not one token is named with its pieces. Source: Wang et al. 2022 (arXiv
+    2211.00593), section 2.
 
     Example:
         >>> ioi_prompts(ioi_fast.load("demo").tokenizer, n=2, seed=1)
@@ -55,8 +59,20 @@ def ioi_prompts(
     """
     # Numpy's integers become Python's; what is none goes on as it came and is refused by name.
     n, seed = (x if (whole := whole_number(x)) is None else whole for x in (n, seed))
+    if type(n) is int:
+        check_drawn(n, "n")
     records = sample_records(n, seed, _form_ids(forms))
     return pair_records(tokenizer, records, abc_records(records, seed, abc), prepend_bos)
+
+
+def check_drawn(n: int, argument: str, more: int = 0) -> None:
+    """Raises ValueError naming the argument where memory can't hold so many prompts.
+
+    `more` are bytes of each for its results.
+    """
+    said = str(n) if n < 10**18 else "more than 10**18"
+    what = "prompts and their results" if more else "prompts"
+    check_room(n * (_BYTES_OF_A_PROMPT + more), f"{argument}: {said} {what}")
 
 
 def _form_ids(forms: object) -> str | tuple[int, ...]:

@@ -58,6 +58,7 @@ def render(page: Page) -> str:
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=_shown,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -69,6 +70,11 @@ def render(page: Page) -> str:
         light_scale=_scale(colours.LIGHT),
         dark_scale=_scale(colours.DARK),
     )
+
+
+def _shown(value: object) -> object:
+    """What the template writes: text as a terminal has it, and no change of direction."""
+    return visible(value) if type(value) is str else value  # a subclass is markup
 
 
 def view(section: Section) -> dict[str, Any]:

@@ -36,6 +36,17 @@ UNBOUNDED = 10_000
 ASCII = str.maketrans({"±": "+/-", "–": "-", "−": "-", "→": "->", "×": "x", "“": '"', "”": '"'})
 
 
+def say(text: object, stream: TextIO | None = None) -> None:
+    """Print one line, whatever stands in the names that it tells of."""
+    print(visible(str(text)), file=sys.stdout if stream is None else stream)
+
+
+def say_lines(text: object, stream: TextIO | None = None) -> None:
+    """Print lines of text, each as `say` does."""
+    for line in str(text).split("\n"):
+        say(line, stream)
+
+
 def print_table(table: Table, stream: TextIO | None = None) -> None:
     """Print a table: numbers to the right, long text folded into its column."""
     console = _console(stream)
@@ -67,7 +78,7 @@ def print_bars(bars: BarList, stream: TextIO | None = None) -> None:
     decimals = decimals_for(bars.limit)
     errors = bars.stderr or [None] * len(bars.values)
     numbers = [with_error(v, e, decimals) for v, e in zip(bars.values, errors, strict=True)]
-    width = _bar_width(console, bars.labels, numbers)
+    width = _bar_width(console, [visible(label) for label in bars.labels], numbers)
     grid = _grid()
     grid.add_column(justify="right", overflow="fold")
     grid.add_column(justify="right", overflow="fold")
@@ -100,7 +111,7 @@ def _print_figure(console: Console, title: str, *parts: Grid | str) -> None:
 
 
 def _print_paragraph(console: Console, text: str, style: str) -> None:
-    for line in textwrap.wrap(text, min(console.width, TEXT_WIDTH)):
+    for line in textwrap.wrap(visible(text), min(console.width, TEXT_WIDTH)):
         console.print(_text(console, line, style), soft_wrap=True)
 
 
