@@ -12,7 +12,6 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
-import secrets
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -118,7 +117,7 @@ def try_out(folder: int) -> None:
 @contextmanager
 def _new_file(folder: int) -> Iterator[tuple[str, BinaryIO]]:
     """The name of a new file in an open folder, and the file; gone in the end unless renamed."""
-    new = f".new-{secrets.token_hex(8)}"
+    new = f".new-{os.urandom(8).hex()}"
     file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o600, dir_fd=folder)
     try:
         with open(file, "wb") as written:

@@ -104,7 +104,7 @@ def test_the_files_of_a_study(prompts: Path, tmp_path: Path, capsys) -> None:
     circuit = tmp_path / "out" / "circuit.json"
     circuit.write_text('{"heads": {"1.6": "END"}}')
     asked = ["reproduce", "D", "--circuit", circuit, "--out", tmp_path / "out"]
-    refused(asked, "the file of --circuit", capsys, circuit)
+    refused(asked, "D writes there", capsys, circuit)
 
 
 def test_the_page_of_the_demo(model: Path, capsys) -> None:

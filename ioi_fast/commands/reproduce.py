@@ -66,6 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
     experiment could not be run for another reason than what the study lacks."""
     names, folder = named(arguments.experiments), Path(arguments.out)
     page_file = folder / "report.html"
+    if "D" in names and arguments.circuit and _is_file(arguments.circuit, folder / CIRCUIT):
+        raise ValueError(f"--circuit {arguments.circuit}: D writes there; name another --out")
     check_outputs(arguments, page_file, *_files(arguments, names, folder), page=True)
     model = options.read_model(arguments)
     choose(model, arguments.backend, arguments.precision, None)  # refuses what can't run
@@ -107,6 +109,10 @@ def run(arguments: argparse.Namespace) -> int:
         say(f"report written: {write_page(page, page_file)}")
     verdicts = (one.verdict for finding in found for one in finding.measures)
     return int(failed or any(verdict.startswith(DIFFERS) for verdict in verdicts))
+
+
+def _is_file(named: str, file: Path) -> bool:
+    return Path(named).resolve() == file.resolve()
 
 
 def _files(arguments: argparse.Namespace, names: Sequence[str], folder: Path) -> list[Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -88,7 +87,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
 @contextmanager
 def _beside(target: Path) -> Iterator[tuple[Path, BinaryIO]]:
     """A new file beside another: its path, and the file; gone in the end unless renamed."""
-    new = target.with_name(f".{secrets.token_hex(8)}.part")
+    new = target.with_name(f".{os.urandom(8).hex()}.part")
     only_new = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:
         # Made by the process's own umask, as any file would be.
