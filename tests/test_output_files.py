@@ -121,6 +121,17 @@ def test_links_at_a_name_that_could_be_foreseen_are_not_followed(tmp_path) -> No
     assert victim.read_text() == "kept" and (tmp_path / "file").read_text() == "text"
 
 
+def test_a_link_at_the_very_name_is_not_followed(tmp_path, monkeypatch) -> None:
+    victim, link = tmp_path / "victim", tmp_path / f".{bytes(8).hex()}.part"
+    victim.write_text("kept")
+    link.symlink_to(victim)
+    monkeypatch.setattr("os.urandom", bytes)
+    with pytest.raises(OSError, match="was not written: File exists"):
+        write_text(tmp_path / "file", "text")
+    assert victim.read_text() == "kept" and link.is_symlink()
+    assert not (tmp_path / "file").exists()
+
+
 def test_a_chain_of_links_stays_one(tmp_path) -> None:
     (tmp_path / "a").symlink_to("b")
     (tmp_path / "b").symlink_to("c")

@@ -89,9 +89,9 @@ def _beside(target: Path) -> Iterator[tuple[Path, BinaryIO]]:
     """A new file beside another: its path, and the file; gone in the end unless renamed."""
     new = target.with_name(f".{os.urandom(8).hex()}.part")
     only_new = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(new, only_new, 0o666)  # by the process's umask, as any file would be
     try:
-        # Made by the process's own umask, as any file would be.
-        with open(os.open(new, only_new, 0o666), "wb") as file:
+        with open(descriptor, "wb") as file:
             yield new, file
     finally:
         new.unlink(missing_ok=True)
