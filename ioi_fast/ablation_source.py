@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ioi_fast.positions import Position
+from ioi_fast.interventions import Ablation
+from ioi_fast.positions import Position, check_matches_by_token
 from ioi_fast.prompts import PromptPairs
+from ioi_fast.sites import Node
 
 
 def check_source(source: str, pairs: PromptPairs, mean_pairs: PromptPairs, argument: str) -> None:
@@ -26,12 +28,38 @@ def check_source(source: str, pairs: PromptPairs, mean_pairs: PromptPairs, argum
         )
 
 
-def check_matches_everywhere(pairs: PromptPairs, argument: str = "source") -> None:
-    """Raises ValueError when token t of new can't stand for token t of orig in every prompt."""
-    if not torch.equal(pairs.end, pairs.new_end):
+def check_new_values(
+    pairs: PromptPairs,
+    variants: Iterable[Sequence[Ablation]],
+    argument: str,
+    circuit: bool = False,
+) -> None:
+    """Raises ValueError when it isn't defined which value of the new run an ablated output takes.
+
+    At all positions, as a circuit ablates too, token t of new must stand for token t of orig. Roles
+    of one output that stand on the same token must do so in new.
+    """
+    variants = list(variants)
+    if circuit or any(one.position.everywhere for variant in variants for one in variant):
+        check_matches_by_token(pairs, f"{argument}='new' at all positions matches")
+    for variant in variants:
+        of_node: dict[Node, list[Position]] = {}
+        for one in variant:
+            for other in of_node.setdefault(one.node, []):
+                _check_same_value(one.node, other, one.position, argument)
+            of_node[one.node].append(one.position)
+
+
+def _check_same_value(node: Node, one: Position, other: Position, argument: str) -> None:
+    if one.everywhere or other.everywhere:
+        return
+    torn = ((one.orig == other.orig) & (one.new != other.new)).nonzero().flatten()
+    if len(torn):
+        prompt = int(torn[0])
         raise ValueError(
-            f"{argument}='new' at all positions matches token to token, but orig and new differ in "
-            "length; use roles or another source"
+            f"{argument}='new': {node} would take two values in prompt {prompt}, where "
+            f"{one.name} and {other.name} both stand at {int(one.orig[prompt])} in orig, and at "
+            f"{int(one.new[prompt])} and {int(other.new[prompt])} in new; name one of them"
         )
 
 

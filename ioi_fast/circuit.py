@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from ioi_fast.config import GPT2Config
-from ioi_fast.prompts import NO_ROLES, PromptPairs
+from ioi_fast.prompt_fields import NO_ROLES
+from ioi_fast.prompts import PromptPairs
 from ioi_fast.sites import (
     Head,
     Node,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from ioi_fast.circuit import Circuit, read_roles
 from ioi_fast.config import GPT2Config
-from ioi_fast.positions import Position, parse_position, role_position
-from ioi_fast.prompts import PromptPairs
+from ioi_fast.positions import Position, check_matches_by_token, parse_position, role_position
+from ioi_fast.prompts import END, PromptPairs
 from ioi_fast.sites import (
     Head,
     Node,
@@ -123,9 +123,11 @@ def parse_path_patch(
 ) -> PathPatch:
     """The validated intervention of a `path_patch` call; raises TypeError or ValueError."""
     chosen = parse_receivers(receivers, config)
-    if chosen is None and position is None:
+    if isinstance(position, str) and position == "auto":
+        position = _position_of(chosen)
+    elif chosen is None and position is None:
         # Only END reaches the logits at END while attention is frozen.
-        position = "END"
+        position = END
     source = check_choice(knock_out_source, SOURCES, "knock_out_source")
     ablations = parse_ablations({} if knock_out is None else knock_out, pairs, config, "knock_out")
     return PathPatch(
@@ -135,6 +137,18 @@ def parse_path_patch(
         between=check_choice(between, BETWEEN, "between"),
         knock_out=KnockOut(ablations, source),
     )
+
+
+def _position_of(receivers: tuple[Receiver, ...] | None) -> str:
+    """END, where the logits and the queries behind them are read; ValueError for others."""
+    for receiver in receivers or ():
+        if receiver.site != "q":
+            raise ValueError(
+                f"position: {receiver} needs a role, an int, a tensor or None for all. The "
+                "default, END, serves the logits and queries alone: of keys and values at END "
+                "effects are near 0, since only END reads them, and an MLP works at every token"
+            )
+    return END
 
 
 def parse_pair_sweep(
@@ -245,6 +259,7 @@ def parse_activation_patch(
     if not (isinstance(position, str) and position == "each"):
         one = parse_position(position, pairs)
         return ActivationPatch(site, tuple((place, one) for place in places), shape, one.name)
+    check_matches_by_token(pairs, "position: 'each' matches")
     tokens = [parse_position(t, pairs) for t in range(pairs.orig.shape[1])]
     # (layer, head) becomes (layer, token, head): a token's heads stand together.
     width = len(places) // shape[0]

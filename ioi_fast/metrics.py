@@ -1,12 +1,14 @@
 """What is read off the logits at END: the definitions, and their forms for small differences.
 
 Every metric takes rows of logits and the prompt that each row belongs to. The difference forms
-give metric(base + δ) − metric(base) without subtracting two nearly equal numbers.
+give metric(base + δ) − metric(base) without subtracting two nearly equal numbers. What a metric of
+the caller's own reads beside the logits comes with the prompts, as `PromptPairs.extra`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from ioi_fast.memory.reading import READING_ROWS
 
-Metric = str | Callable[[Tensor, Tensor], Tensor]
+Metric = str | Callable[..., Tensor]
 
 
 def _logit_diff(logits_RV: Tensor, answer_R: Tensor, wrong_R: Tensor) -> Tensor:
@@ -37,6 +39,7 @@ def _accuracy(logits_RV: Tensor, answer_R: Tensor, wrong_R: Tensor) -> Tensor:
 # "kl" needs the base logits too and is defined in Reading.
 _DEFINITIONS = {"logit_diff": _logit_diff, "prob": _prob, "rank": _rank, "accuracy": _accuracy}
 METRICS = (*_DEFINITIONS, "kl")
+_BY_NAME, _REQUIRED = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.empty
 # Changes of logits whose exponential is still far from a float's largest number.
 _LARGE = 50.0
 
@@ -45,8 +48,9 @@ def _pick(values_RV: Tensor, token_R: Tensor) -> Tensor:
     return values_RV.gather(1, token_R[:, None]).squeeze(1)
 
 
-def check_metric(metric: object) -> Metric:
-    """The metric itself; raises ValueError or TypeError for an unknown one."""
+def check_metric(metric: object, extra: Mapping[str, Tensor] | None = None) -> Metric:
+    """The metric itself; raises ValueError or TypeError for an unknown one, ValueError for one that
+    reads `extra` of prompts that have none."""
     if isinstance(metric, str):
         if metric not in METRICS:
             raise ValueError(
@@ -54,13 +58,67 @@ def check_metric(metric: object) -> Metric:
             )
         return metric
     if not callable(metric):
-        raise TypeError(f"metric must be a name or a callable (logits, prompt), got {metric!r}")
+        raise TypeError(
+            "metric must be a name or a callable (logits, prompt) or (logits, prompt, extra), "
+            f"got {metric!r}"
+        )
+    parameter = _extra_parameter(metric)
+    if extra is None and parameter is not None and parameter.default is _REQUIRED:
+        raise ValueError(
+            f"metric takes a third argument ({parameter.name}), the rows of pairs.extra, and "
+            "pairs.extra is None"
+        )
     return metric
 
 
 def metric_name(metric: Metric) -> str:
     """The name under which a metric stands in a result."""
-    return metric if isinstance(metric, str) else getattr(metric, "__name__", repr(metric))
+    if isinstance(metric, str):
+        return metric
+    name = getattr(metric, "__name__", repr(metric))
+    return f"{name} (a callable)" if name in METRICS else name
+
+
+def bound_metric(metric: Metric, extra: Mapping[str, Tensor] | None) -> Metric:
+    """The metric with the rows of `extra` {name: [N, …]} bound to it if it reads them.
+
+    A callable reads them by its third argument, or by one that is named `extra`, if that has no
+    default or None: it is called with (logits [R, V], prompt [R], {name: [R, …]}), the rows of
+    these prompts beside the logits. Other defaults stay, and `*args` takes two arguments.
+    """
+    parameter = None if isinstance(metric, str) or extra is None else _extra_parameter(metric)
+    if parameter is None:
+        return metric
+
+    def with_rows(logits_RV: Tensor, prompt_R: Tensor) -> Tensor:
+        on_host = prompt_R.to("cpu")
+        rows = {name: every[on_host].to(logits_RV.device) for name, every in extra.items()}
+        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
+            return metric(logits_RV, prompt_R, rows)
+        return metric(logits_RV, prompt_R, **{parameter.name: rows})
+
+    return with_rows
+
+
+def _extra_parameter(metric: Callable) -> inspect.Parameter | None:
+    """The parameter of a callable that takes the rows of `extra`."""
+    try:
+        # A module's own call takes anything.
+        own = metric.forward if isinstance(metric, torch.nn.Module) else metric
+        parameters = list(inspect.signature(own).parameters.values())
+    except (TypeError, ValueError):  # some that are written in C do not say
+        return None
+    kinds = inspect.Parameter
+    by_place = [one for one in parameters if one.kind in (kinds.POSITIONAL_ONLY, _BY_NAME)]
+    named = [
+        one
+        for one in parameters
+        if one.name == "extra" and one.kind in (_BY_NAME, kinds.KEYWORD_ONLY)
+    ]
+    for one in (*by_place[2:3], *named):
+        if one not in by_place[:2] and (one.default is _REQUIRED or one.default is None):
+            return one
+    return None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +127,8 @@ class Reading:
 
     logit_diff: logit of the answer − logit of the wrong answer. prob: softmax probability of the
     answer. rank: how many tokens have a larger logit than the answer. accuracy: 1 where logit_diff
-    is positive. kl: KL(base ‖ row), in nats. A callable maps (logits [R, V], prompt [R]) to [R].
+    is positive. kl: KL(base ‖ row), in nats. A callable maps (logits [R, V], prompt [R]) to [R];
+    what else it reads is bound to it (`bound_metric`).
     """
 
     metric: Metric

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ioi_fast.config import GPT2Config
+from ioi_fast.dense_tensors import why_not_dense
 from ioi_fast.kernels import reference
 from ioi_fast.made_of_weights import MadeOfWeights
 from ioi_fast.own_settings import own_settings
@@ -148,6 +149,8 @@ class GPT2:
         """Raises TypeError or ValueError unless tokens are [N, T] ids that this model knows."""
         if not isinstance(tokens, Tensor) or tokens.dtype != torch.int64 or tokens.dim() != 2:
             raise TypeError(f"{argument} must be an int64 tensor [N, T], got {_describe(tokens)}")
+        if (other := why_not_dense(tokens)) is not None:
+            raise TypeError(f"{argument} must be a dense tensor, got {other}")
         N, T = tokens.shape
         if N < 1 or not 1 <= T <= self.config.n_positions:
             raise ValueError(

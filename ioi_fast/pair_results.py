@@ -4,12 +4,28 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ioi_fast.config import GPT2Config
-from ioi_fast.results import plain
+from ioi_fast.results import is_clear, plain, relative
+
+
+class RankedPair(NamedTuple):
+    """One row of a ranking of pairs: the path, its effect and its standard error."""
+
+    sender: str
+    receiver: str
+    effect: float
+    stderr: float
+
+    @property
+    def clear(self) -> bool:
+        """Whether the effect is more than two standard errors from zero; False where the error is
+        not known, as of a single prompt."""
+        return is_clear(self.effect, self.stderr)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,12 +52,14 @@ class PairResult:
         return tuple(self.effect.shape)
 
     @property
-    def relative(self) -> Tensor:
-        """`effect` as a share of the mean base metric, (F_patched − F_base)/F_base (section 2)."""
-        return (self.effect.double() / self.base.double().mean()).float()
+    def relative(self) -> Tensor | None:
+        """`effect` as a share of |mean base metric|, (F_patched − F_base)/|F_base| (section 2);
+        None for kl and rank, which have no share."""
+        return relative(self.effect, self.base, self.provenance)
 
-    def ranking(self, count: int | None = None) -> list[tuple[str, str, float, float]]:
-        """(sender, receiver, effect, standard error), the largest |effect| first.
+    def ranking(self, count: int | None = None) -> list[RankedPair]:
+        """(sender, receiver, effect, standard error), the largest |effect| first; the `clear` of
+        each says whether it is more than two standard errors from zero.
 
         Pairs in which the sender is not earlier are left out.
         """
@@ -53,7 +71,7 @@ class PairResult:
         effect, stderr = (t.flatten()[chosen].tolist() for t in (self.effect, self.stderr))
         rows = torch.stack(torch.unravel_index(chosen, self.shape), 1).tolist()
         return [
-            (f"{a}.{b}", f"{c}.{d}.{self.inputs[i]}", mean, error)
+            RankedPair(f"{a}.{b}", f"{c}.{d}.{self.inputs[i]}", mean, error)
             for (i, a, b, c, d), mean, error in zip(rows, effect, stderr, strict=True)
         ]
 

@@ -27,7 +27,8 @@ def on_host(indices: Sequence[int]) -> Tensor:
 
 def pairs_here(pairs: PromptPairs, chosen: Tensor) -> PromptPairs:
     """Some of a call's prompts, their tensors on the device of the call that is running."""
-    part, placed = pairs.select(chosen), object.__new__(PromptPairs)
+    # Metrics read what is extra from the caller's pairs.
+    part, placed = pairs.without_extra().select(chosen), object.__new__(PromptPairs)
     for field in fields(part):
         object.__setattr__(placed, field.name, _moved(getattr(part, field.name)))
     return placed

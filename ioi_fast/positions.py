@@ -8,6 +8,7 @@ import numpy
 import torch
 from torch import Tensor
 
+from ioi_fast.dense_tensors import why_not_dense
 from ioi_fast.placement import here
 from ioi_fast.prompts import PromptPairs
 from ioi_fast.whole_numbers import whole_number
@@ -58,17 +59,19 @@ def parse_position(value: object, pairs: PromptPairs, argument: str = "position"
     """A position from a role, an int, a tensor or array [N] of ints, or None for all.
 
     Raises TypeError or ValueError naming the argument: an unknown role, a position outside the
-    prompts, or all positions of prompts whose lengths differ between orig and new.
+    prompts, or one that is no role of prompts whose roles stand elsewhere in new.
     """
     if value is None:
-        return _everywhere(pairs, argument)
+        check_matches_by_token(pairs, f"{argument}: all positions match")
+        return Position("all", None, None)
     if isinstance(value, str):
         return role_position(value, pairs, argument)
     if isinstance(value, Tensor) or (isinstance(value, numpy.ndarray) and value.ndim):
         tokens = _integers(value)
         if tokens is not None and tokens.shape == (len(pairs),):
             return _tokens(tokens, f"tokens[{len(pairs)}]", pairs, argument)
-        came = f"{value.dtype} {list(value.shape)}"
+        came = why_not_dense(value) if isinstance(value, Tensor) else None
+        came = came or f"{value.dtype} {list(value.shape)}"
     elif (token := whole_number(value)) is not None:
         _check_inside(token, pairs, argument)  # torch takes no integer beyond 64 bits
         return _tokens(torch.full((len(pairs),), token), str(token), pairs, argument)
@@ -88,6 +91,8 @@ def _integers(value: Tensor | numpy.ndarray) -> Tensor | None:
         return torch.from_numpy(value.astype(numpy.int64)) if value.dtype.kind in "iu" else None
     if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool:
         return None
+    if why_not_dense(value) is not None:
+        return None
     return value.to("cpu", torch.int64)
 
 
@@ -100,14 +105,18 @@ def role_position(role: str, pairs: PromptPairs, argument: str) -> Position:
     return Position(role, pairs.positions[role], pairs.new_roles[role])
 
 
-def _everywhere(pairs: PromptPairs, argument: str) -> Position:
-    if not torch.equal(pairs.end, pairs.new_end):
-        prompt = int((pairs.end != pairs.new_end).nonzero()[0])
-        raise ValueError(
-            f"{argument}: all positions match token to token, but orig and new of prompt {prompt} "
-            f"end at {int(pairs.end[prompt])} and {int(pairs.new_end[prompt])}; name a role"
-        )
-    return Position("all", None, None)
+def check_matches_by_token(pairs: PromptPairs, what: str) -> None:
+    """Raises ValueError where a role stands elsewhere in new, so that token t of new is not what
+    token t of orig is; `what` begins the message, as "position: all positions match"."""
+    for role, at in pairs.positions.items():
+        elsewhere = (at != pairs.new_roles[role]).nonzero().flatten()
+        if len(elsewhere):
+            prompt = int(elsewhere[0])
+            stands = f"{int(at[prompt])} in orig and at {int(pairs.new_roles[role][prompt])} in new"
+            raise ValueError(
+                f"{what} token to token, but {role} of prompt {prompt} stands at {stands}; "
+                "name a role"
+            )
 
 
 def _check_inside(token: int, pairs: PromptPairs, argument: str) -> None:
@@ -119,12 +128,5 @@ def _check_inside(token: int, pairs: PromptPairs, argument: str) -> None:
 def _tokens(tokens: Tensor, name: str, pairs: PromptPairs, argument: str) -> Position:
     for token in tokens.tolist():
         _check_inside(token, pairs, argument)
-    # Cells after a prompt's END never matter; before it, the new prompt must have the token too.
-    unmatched = (tokens <= pairs.end) & (tokens > pairs.new_end)
-    if unmatched.any():
-        prompt = int(unmatched.nonzero()[0])
-        raise ValueError(
-            f"{argument}: position {int(tokens[prompt])} is past the end "
-            f"({int(pairs.new_end[prompt])}) of new prompt {prompt}; name a role"
-        )
-    return Position(name, tokens, tokens.clamp(max=pairs.new.shape[1] - 1))
+    check_matches_by_token(pairs, f"{argument}: {name} matches")
+    return Position(name, tokens, tokens)

@@ -8,18 +8,27 @@ result (attention is causal and everything is read at END).
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy
 import torch
 from torch import Tensor
 
-Integers = Tensor | numpy.ndarray | Sequence
-END = "END"
-# Words that stand for positions where a role could stand.
-NO_ROLES = ("", "all", "each")
+from ioi_fast.left_padding import check_not_padded_in_front
+from ioi_fast.prompt_fields import (
+    END,
+    Integers,
+    behind_end,
+    checked_to_end,
+    read_extra,
+    read_ids,
+    read_integers,
+    read_positions,
+    read_tokens,
+    same_roles,
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -28,10 +37,12 @@ class PromptPairs:
 
     orig [N, T] and new [N, T'] are token ids; answers and wrong_answers [N] are the two ids whose
     logits at END are compared; positions maps a role to token positions [N] and must hold "END".
-    Without new_positions the new prompts have the same positions and token t of new goes to token t
-    of orig; with them (same roles) role r of new goes to role r of orig, and lengths may differ.
-    forms [N] are template ids, where known. Lists, arrays and tensors of integers are taken; all is
-    copied, as int64 on the CPU. T becomes max(END) + 1, T' likewise.
+    Without new_positions T' is T, the new prompts have the same positions and token t of new goes
+    to token t of orig; with them (same roles) role r of new goes to role r of orig, and lengths may
+    differ. Padding stands behind END, never in front of a prompt. forms [N] are template ids, where
+    known. extra {name: [N, …]} is what a metric of your own reads beside the logits, prompt by
+    prompt. Lists, arrays and dense tensors are taken; all is copied to the CPU, integers as int64.
+    T becomes max(END) + 1, T' likewise.
 
     Raises TypeError or ValueError naming the argument, what was expected and what came.
 
@@ -49,35 +60,36 @@ class PromptPairs:
     forms: Tensor | None = None
     new_positions: dict[str, Tensor] | None = None
     direction: str = "noising"  # a label for results: new is patched into orig
+    extra: dict[str, Tensor] | None = None
 
     def __post_init__(self) -> None:
-        orig, new = (_tokens(name, getattr(self, name)) for name in ("orig", "new"))
+        orig, new = (read_tokens(name, getattr(self, name)) for name in ("orig", "new"))
         n = len(orig)
         if len(new) != n:
             raise ValueError(f"new must have as many prompts as orig ({n}), got {len(new)}")
         if self.direction not in ("noising", "denoising"):
             raise ValueError(f'direction must be "noising" or "denoising", got {self.direction!r}')
-        positions = _roles("positions", self.positions, n, orig.shape[1])
+        positions = read_positions("positions", self.positions, n, orig.shape[1])
         new_positions = None
         if self.new_positions is not None:
-            new_positions = _roles("new_positions", self.new_positions, n, new.shape[1])
-            new_positions = _same_roles(positions, new_positions)
-        width = int(positions[END].max()) + 1
-        new_width = width if new_positions is None else int(new_positions[END].max()) + 1
-        if new.shape[1] < new_width:
+            new_positions = read_positions("new_positions", self.new_positions, n, new.shape[1])
+            new_positions = same_roles(positions, new_positions)
+        elif new.shape[1] != orig.shape[1]:
             raise ValueError(
-                f"new must have at least {new_width} tokens to reach END, got {new.shape[1]} "
-                "(give new_positions if its prompts are shorter)"
+                f"new must be as wide as orig ({orig.shape[1]} tokens), since token t of new goes "
+                f"to token t of orig, got {new.shape[1]} tokens; where its prompts have another "
+                "length give new_positions, its roles' positions"
             )
-        new_end = (positions if new_positions is None else new_positions)[END]
+        roles = positions if new_positions is None else new_positions
         fields = {
-            "orig": _ended("orig", orig[:, :width], positions[END]),
-            "new": _ended("new", new[:, :new_width], new_end),
-            "answers": _ids("answers", self.answers, n),
-            "wrong_answers": _ids("wrong_answers", self.wrong_answers, n),
+            "orig": _ended("orig", orig, positions[END]),
+            "new": _ended("new", new, roles[END]),
+            "answers": read_ids("answers", self.answers, n),
+            "wrong_answers": read_ids("wrong_answers", self.wrong_answers, n),
             "positions": positions,
-            "forms": None if self.forms is None else _ids("forms", self.forms, n),
+            "forms": None if self.forms is None else read_ids("forms", self.forms, n),
             "new_positions": new_positions,
+            "extra": read_extra(self.extra, n),
         }
         for name, value in fields.items():
             object.__setattr__(self, name, value)
@@ -106,14 +118,11 @@ class PromptPairs:
         return self.new_roles[END]
 
     def swapped(self) -> PromptPairs:
-        """orig and new exchanged, positions with them, answers kept: noising to denoising."""
-        return PromptPairs(
-            self.new,
-            self.orig,
-            self.answers,
-            self.wrong_answers,
+        """orig and new exchanged, positions with them, all else kept: noising to denoising."""
+        return self._changed(
+            orig=self.new,
+            new=self.orig,
             positions=self.new_roles,
-            forms=self.forms,
             new_positions=None if self.new_positions is None else self.positions,
             direction="denoising" if self.direction == "noising" else "noising",
         )
@@ -121,7 +130,7 @@ class PromptPairs:
     def select(self, which: slice | Integers) -> PromptPairs:
         """The pairs at some indices or in a slice; IndexError outside, ValueError for none."""
         if not isinstance(which, slice):
-            which = _integers("which", which)
+            which = read_integers("which", which)
             if which.dim() != 1 or len(which) == 0:
                 raise ValueError(
                     f"which must be a slice or indices [n], at least one, got {list(which.shape)}"
@@ -130,20 +139,36 @@ class PromptPairs:
                 raise IndexError(f"which must be below {len(self)} prompts, got {which.tolist()}")
         elif len(range(*which.indices(len(self)))) == 0:
             raise ValueError(f"which must choose at least one of {len(self)} prompts, got {which}")
+        chosen = torch.arange(len(self), device="cpu")[which]
 
-        def rows(roles: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {role: at[which] for role, at in roles.items()}
+        def rows(value: object) -> object:
+            if isinstance(value, dict):
+                return {name: rows(of_prompts) for name, of_prompts in value.items()}
+            return value[chosen] if isinstance(value, Tensor) else value
 
-        return PromptPairs(
-            self.orig[which],
-            self.new[which],
-            self.answers[which],
-            self.wrong_answers[which],
-            positions=rows(self.positions),
-            forms=None if self.forms is None else self.forms[which],
-            new_positions=None if self.new_positions is None else rows(self.new_positions),
-            direction=self.direction,
-        )
+        fields = {field.name: rows(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        new_roles = fields["new_positions"] or fields["positions"]
+        for name, roles in (("orig", fields["positions"]), ("new", new_roles)):
+            width = int(roles[END].max()) + 1
+            fields[name] = fields[name][:, :width].contiguous()
+        return self._changed(**fields)
+
+    def without_extra(self) -> PromptPairs:
+        """The same without what only metrics read."""
+        return self if self.extra is None else self._changed(extra=None)
+
+    def _changed(self, **fields: object) -> PromptPairs:
+        """The same with other fields, made from fields that are checked and nobody else's."""
+        changed = object.__new__(PromptPairs)
+        for field in dataclasses.fields(self):
+            value = fields[field.name] if field.name in fields else getattr(self, field.name)
+            object.__setattr__(changed, field.name, value)
+        return changed
+
+    def check_text(self, eos: int | None, argument: str = "pairs") -> None:
+        """Raise ValueError naming a prompt that is padded in front with this end of text."""
+        for name, tokens, end in (("orig", self.orig, self.end), ("new", self.new, self.new_end)):
+            check_not_padded_in_front(f"{argument}.{name}", tokens, end, eos)
 
     def check_vocabulary(self, vocab_size: int, argument: str = "pairs") -> None:
         """Raise ValueError naming the first id that a vocabulary of this size lacks.
@@ -154,7 +179,7 @@ class PromptPairs:
         for name in ("orig", "new", "answers", "wrong_answers"):
             ids = getattr(self, name)
             outside = ids >= vocab_size
-            behind = _behind(ids, ends[name]) if name in ends else torch.zeros_like(outside)
+            behind = behind_end(ids, ends[name]) if name in ends else torch.zeros_like(outside)
             wrong = (outside & ~behind).nonzero()
             if len(wrong):
                 at = wrong[0].tolist()
@@ -184,114 +209,12 @@ class PromptPairs:
         widths = f"T={self.orig.shape[1]}"
         if self.new.shape != self.orig.shape:
             widths += f", new T={self.new.shape[1]}"
-        return f"PromptPairs(N={len(self)}, {widths}, roles={', '.join(self.roles)})"
-
-
-def _integers(name: str, value: Integers) -> Tensor:
-    """A contiguous int64 copy on the CPU; TypeError unless the value holds integers."""
-    if isinstance(value, (list, tuple)) and not value:
-        # Torch takes an empty list for floats.
-        return torch.zeros(0, dtype=torch.int64, device="cpu")
-    if isinstance(value, numpy.ndarray):
-        value = numpy.array(value, order="C")  # torch takes no reversed views
-    try:
-        given = value.detach() if isinstance(value, Tensor) else torch.as_tensor(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        came = type(value).__name__
-        raise TypeError(
-            f"{name} must hold integers of one shape, got a {came} that does not ({error})"
-        ) from error
-    if given.layout != torch.strided:
-        raise TypeError(f"{name} must hold integers in a dense tensor, got {given.layout}")
-    if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
-        kind = str(given.dtype).removeprefix("torch.")
-        raise TypeError(f"{name} must hold integers, got {kind} of shape {list(given.shape)}")
-    if _has_bool(value):  # torch takes True among integers for 1
-        raise TypeError(f"{name} must hold integers, got a bool among them")
-    return given.to("cpu", torch.int64, copy=True).contiguous()
-
-
-def _has_bool(value: object) -> bool:
-    if isinstance(value, (list, tuple)):
-        return any(map(_has_bool, value))
-    return isinstance(value, bool)
-
-
-def _tokens(name: str, value: Integers) -> Tensor:
-    if isinstance(value, (list, tuple)) and not value:
-        raise ValueError(f"{name} must hold at least one prompt, got none")
-    tokens = _integers(name, value)
-    if tokens.dim() != 2 or tokens.shape[0] < 1 or tokens.shape[1] < 1:
-        raise ValueError(
-            f"{name} must have shape [prompts, tokens], both at least 1, got {list(tokens.shape)}"
-        )
-    return tokens
-
-
-def _behind(tokens: Tensor, end: Tensor) -> Tensor:
-    """What stands behind END, bool [N, T]."""
-    return torch.arange(tokens.shape[1], device=end.device) > end[:, None]
+        extra = f", extra={', '.join(self.extra)}" if self.extra else ""
+        return f"PromptPairs(N={len(self)}, {widths}, roles={', '.join(self.roles)}{extra})"
 
 
 def _ended(name: str, tokens: Tensor, end: Tensor) -> Tensor:
-    """Tokens whose ids up to END are checked; negative padding, which no model takes, is 0."""
-    behind = _behind(tokens, end)
-    _check_not_negative(name, tokens.masked_fill(behind, 0))
-    return torch.where(behind, tokens.clamp(min=0), tokens).contiguous()
-
-
-def _ids(name: str, value: Integers, n: int) -> Tensor:
-    ids = _integers(name, value)
-    if ids.shape != (n,):
-        raise ValueError(
-            f"{name} must have one entry for each of {n} prompts, got shape {list(ids.shape)}"
-        )
-    _check_not_negative(name, ids)
-    return ids
-
-
-def _check_not_negative(name: str, ids: Tensor) -> None:
-    if int(ids.min()) < 0:
-        row = int((ids < 0).nonzero()[0, 0])
-        what = "positions" if name.endswith("]") else "ids"
-        least = int(ids.min())
-        raise ValueError(f"{name} must hold {what} of at least 0, got {least} (prompt {row})")
-
-
-def _roles(name: str, value: Mapping[str, Integers], n: int, tokens: int) -> dict[str, Tensor]:
-    """Positions by role, each in 0..END of its own prompt."""
-    if not isinstance(value, Mapping):
-        raise TypeError(f"{name} must be a dict of role -> positions, got {type(value).__name__}")
-    if END not in value:
-        raise ValueError(f'{name} must hold "END", got {sorted(map(str, value))}')
-    roles: dict[str, Tensor] = {}
-    for role, at in value.items():
-        if not isinstance(role, str):
-            raise TypeError(f"{name} must have strings as roles, got {role!r}")
-        if role in NO_ROLES:
-            raise ValueError(f"{name}: {role!r} can't be a role, it has a meaning of its own")
-        roles[role] = _ids(f'{name}["{role}"]', at, n)
-    end = roles[END]
-    if int(end.max()) >= tokens:
-        row = int(end.argmax())
-        raise ValueError(
-            f'{name}["END"] must lie inside its prompt of {tokens} tokens, got {int(end[row])} '
-            f"(prompt {row})"
-        )
-    for role, at in roles.items():
-        if bool((at > end).any()):
-            row = int((at > end).nonzero()[0, 0])
-            raise ValueError(
-                f'{name}["{role}"] must not lie behind END, got {int(at[row])} in prompt {row} '
-                f"whose END is {int(end[row])}"
-            )
-    return roles
-
-
-def _same_roles(positions: dict[str, Tensor], new: dict[str, Tensor]) -> dict[str, Tensor]:
-    """new in the order of positions; ValueError unless both name the same roles."""
-    if set(new) != set(positions):
-        raise ValueError(
-            f"new_positions must name the roles of positions {sorted(positions)}, got {sorted(new)}"
-        )
-    return {role: new[role] for role in positions}
+    """Tokens up to the last END, checked up to each prompt's own."""
+    tokens = checked_to_end(name, tokens[:, : int(end.max()) + 1], end)
+    check_not_padded_in_front(name, tokens, end)
+    return tokens

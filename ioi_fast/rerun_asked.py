@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import torch
 
-from ioi_fast.ablation_source import check_matches_everywhere
 from ioi_fast.circuit import Circuit
 from ioi_fast.config import GPT2Config
 from ioi_fast.interventions import Ablations, ActivationPatch
@@ -45,9 +44,6 @@ def ask_ablations(
         for variant in ablations.variants
     ]
     source, circuit = ablations.source, ablations.circuit
-    everywhere = circuit is not None or any(p.everywhere for p in positions.values())
-    if source == "new" and everywhere:
-        check_matches_everywhere(pairs)
     taken: dict[str, object] = {"source": source}
     if source == "new":
         taken["source_rows"] = _rows_of_new(pairs, positions, circuit is not None)

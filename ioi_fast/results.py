@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +14,35 @@ from torch import Tensor
 from ioi_fast.metrics import Metric, metric_name
 from ioi_fast.model import GPT2
 from ioi_fast.prompts import PromptPairs
+
+# Metrics whose base is no measure of what there is to lose.
+_WITHOUT_SHARE = ("kl", "rank")
+
+
+class Ranked(NamedTuple):
+    """One row of a ranking: a sender (or variant, or place), its effect and its standard error."""
+
+    sender: str
+    effect: float
+    stderr: float
+
+    @property
+    def clear(self) -> bool:
+        """Whether the effect is more than two standard errors from zero; False where the error is
+        not known, as of a single prompt."""
+        return is_clear(self.effect, self.stderr)
+
+
+def is_clear(effect: float, stderr: float) -> bool:
+    """Whether an effect is more than two standard errors from zero."""
+    return abs(effect) > 2 * stderr
+
+
+def relative(effect: Tensor, base: Tensor, provenance: Mapping[str, object]) -> Tensor | None:
+    """Effects as a share of |mean base metric|, None for metrics that have none."""
+    if provenance["metric"] in _WITHOUT_SHARE:
+        return None
+    return (effect.double() / base.double().mean().abs()).float()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,23 +75,21 @@ class Result:
         return (self._by_prompt.double().std(-1) / math.sqrt(N)).float()
 
     @property
-    def relative(self) -> Tensor:
-        """`effect` as a share of the mean base metric, (F_patched − F_base)/F_base (section 2)."""
-        return (self.effect.double() / self.base.double().mean()).float()
+    def relative(self) -> Tensor | None:
+        """`effect` as a share of |mean base metric|, (F_patched − F_base)/|F_base| (section 2);
+        None for kl and rank, which have no share."""
+        return relative(self.effect, self.base, self.provenance)
 
     @property
     def _by_prompt(self) -> Tensor:
         return self.values.view(*self.shape, self.base.shape[0])
 
-    def ranking(self) -> list[tuple[str, float, float]]:
-        """(sender, effect, standard error), the most negative effect first."""
-        rows = zip(
-            self.senders,
-            self.effect.flatten().tolist(),
-            self.stderr.flatten().tolist(),
-            strict=True,
-        )
-        return sorted(rows, key=lambda row: row[1])
+    def ranking(self) -> list[Ranked]:
+        """(sender, effect, standard error), the largest |effect| first; the `clear` of each says
+        whether it is more than two standard errors from zero."""
+        columns = (self.senders, self.effect.flatten().tolist(), self.stderr.flatten().tolist())
+        rows = [Ranked(*row) for row in zip(*columns, strict=True)]
+        return sorted(rows, key=lambda row: -abs(row.effect))
 
     def to_dict(self) -> dict[str, object]:
         """Everything as plain lists and strings, ready for JSON; None for what is not finite."""
@@ -68,7 +97,7 @@ class Result:
             "senders": list(self.senders),
             "effect": plain(self.effect.tolist()),
             "stderr": plain(self.stderr.tolist()) if self.base.shape[0] > 1 else None,
-            "relative": plain(self.relative.tolist()),
+            "relative": None if self.relative is None else plain(self.relative.tolist()),
             "values": plain(self.values.tolist()),
             "base": plain(self.base.tolist()),
             "backend": self.backend,

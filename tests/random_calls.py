@@ -129,12 +129,14 @@ def _path_patch(random: Random, config: GPT2Config, moved: bool) -> tuple[Callab
     if random.random() < 0.5:
         receivers = {_receiver(random, config) for _ in range(random.choice([1, 2, 3]))}
         asked["receivers"] = sorted(receivers)
-        asked["position"] = random.choice([None, "S2", "END", "S1"])
+        asked["position"] = random.choice(["S2" if moved else None, "S2", "END", "S1"])
     if random.random() < 0.3:
         asked["between"] = "nothing"
     if random.random() < 0.5:
         asked["knock_out"] = _nodes(random, config, random.choice([1, 2, 4]))
         asked["knock_out_source"] = random.choice(["zero", "mean", "new"])
+        if moved and asked["knock_out_source"] == "new":
+            asked["knock_out"] = _by_role(asked["knock_out"])
     return path_patch, asked
 
 
@@ -156,7 +158,16 @@ def _ablate(random: Random, config: GPT2Config, moved: bool) -> tuple[Callable, 
             if random.random() < share
         }
         asked["base"] = Circuit(heads or {"0.0": "END"})
+    if moved and asked["source"] == "new":
+        asked.pop("base", None)
+        by_role = map(_by_role, asked["variants"])
+        asked["variants"] = list({frozenset(one.items()): one for one in by_role}.values())
     return ablate, asked
+
+
+def _by_role(variant: dict) -> dict:
+    """The same at roles alone: new has no value everywhere where a role stands elsewhere."""
+    return {node: "END" if role == "all" else role for node, role in variant.items()}
 
 
 def _pair_sweep(random: Random, config: GPT2Config, moved: bool) -> tuple[Callable, dict]:

@@ -7,7 +7,7 @@ import re
 import numpy
 import pytest
 import torch
-from small_models import ragged_pairs, shifted_pairs, tiny_model
+from small_models import moved_pairs, ragged_pairs, shifted_pairs, tiny_model
 
 from ioi_fast import (
     GPT2,
@@ -16,6 +16,8 @@ from ioi_fast import (
     ablate,
     activation_patch,
     attention,
+    explain,
+    pair_sweep,
     path_patch,
     reference_backend,
 )
@@ -270,13 +272,19 @@ def test_prompts_longer_than_the_model_are_refused(model, name: str) -> None:
         ablate(model, ragged_pairs(), [{}], mean_pairs=pairs)
 
 
-def test_positions_that_do_not_match_are_refused(model) -> None:
-    pairs = shifted_pairs()
+@pytest.mark.parametrize(("prompts", "role"), [(shifted_pairs, "END"), (moved_pairs, "S2")])
+def test_positions_that_do_not_match_are_refused(model, prompts, role: str) -> None:
+    pairs = prompts()
     for call in (
         lambda: path_patch(model, pairs, receivers=["1.0.q"], position=None),
+        lambda: path_patch(model, pairs, receivers=["1.0.v"], position=3),
+        lambda: pair_sweep(model, pairs),
         lambda: activation_patch(model, pairs, "z", None),
+        lambda: activation_patch(model, pairs, "z", "each"),
+        lambda: activation_patch(model, pairs, "resid_pre", torch.tensor([1, 2, 3, 2])),
+        lambda: explain(activation_patch, model, pairs, position="each"),
     ):
-        with refused(ValueError, "position", "orig and new of prompt 0", "name a role"):
+        with refused(ValueError, "position", "token to token", role, "prompt 0", "name a role"):
             call()
 
 

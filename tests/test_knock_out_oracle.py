@@ -39,7 +39,7 @@ def knock_outs(name: str, source: str) -> dict[str, str]:
     if name == "shorter new" and source.startswith("mean"):
         # No new prompt reaches END of these originals, so there is no mean to take.
         chosen = {"0.0": "S1", "1.0": "S2", "2.1": "S2", "mlp0": "S2"}
-    elif source != "new" or name == "roles elsewhere":
+    elif source != "new":  # which is not defined everywhere where a role stands elsewhere
         chosen |= {"1.2": "all", "mlp1": "all"}
     return chosen
 

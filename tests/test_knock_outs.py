@@ -74,13 +74,12 @@ def test_roles_that_stand_elsewhere(prompts: Callable, position: str, source: st
         )
 
 
-@pytest.mark.parametrize("prompts", [ragged_pairs, moved_pairs], ids=["ragged", "moved"])
 @pytest.mark.parametrize("source", ["zero", "mean", "new"])
-def test_all_positions(prompts: Callable, source: str) -> None:
+def test_all_positions(source: str) -> None:
     for knock_out in ({"1.0": "END", "0.1": "S2"}, {"mlp1": "S2", "0.0": "S1"}):
         compare(
             tiny_model(),
-            prompts(),
+            ragged_pairs(),
             senders=SENDERS,
             receivers=RECEIVERS,
             position=None,
@@ -91,7 +90,7 @@ def test_all_positions(prompts: Callable, source: str) -> None:
 
 def test_an_all_position_source_that_does_not_match_is_refused() -> None:
     for backend in ("reference", "cpu"):
-        with pytest.raises(ValueError, match="differ in length"):
+        with pytest.raises(ValueError, match="token to token"):
             path_patch(
                 tiny_model(),
                 shifted_pairs(),

@@ -77,7 +77,7 @@ def test_any_container_of_integers(convert):
 
 
 def test_the_callers_memory_is_never_shared():
-    orig, end = torch.tensor(ORIG)[:, :4].contiguous(), numpy.array([3, 2])
+    orig, end = torch.tensor(ORIG), numpy.array([3, 2])
     roles = {"END": end}
     found = pairs(orig=orig, positions=roles)
     before = found.token_hash()
@@ -120,12 +120,12 @@ def test_select_repeats_and_refuses():
 def test_hash_ignores_what_follows_end_and_nothing_else():
     before = pairs().token_hash()
     assert len(before) == 64
-    padded = [[5, 3, 9, 4, 0, 6], [6, 3, 8, 17, 9, 9]]
+    padded = [[5, 3, 9, 4, 6], [6, 3, 8, 17, 9]]
     assert pairs(orig=padded).token_hash() == before
-    assert pairs(new=[[5, 1, 9, 4], [6, 2, 8, 3]]).token_hash() == before
+    assert pairs(new=[[5, 1, 9, 4, 0], [6, 2, 8, 3, 0]]).token_hash() == before
     for change in (
-        {"orig": [[5, 3, 9, 4], [6, 3, 7, 0]]},
-        {"new": [[5, 1, 9, 3], [6, 2, 8, 0]]},
+        {"orig": [[5, 3, 9, 4, 0], [6, 3, 7, 0, 0]]},
+        {"new": [[5, 1, 9, 3, 0], [6, 2, 8, 0, 0]]},
         {"forms": [9, 9]},
         {"answers": [7, 9]},
         {"wrong_answers": [1, 3]},
@@ -152,7 +152,7 @@ def test_vocabulary():
 
 def test_vocabulary_names_the_argument():
     with pytest.raises(ValueError, match=r"mean_pairs\.new must hold ids below 9 .* got 9 "):
-        pairs(orig=[[5, 3, 8, 4], [6, 3, 8, 0]]).check_vocabulary(9, "mean_pairs")
+        pairs(orig=[[5, 3, 8, 4, 0], [6, 3, 8, 0, 0]]).check_vocabulary(9, "mean_pairs")
     with pytest.raises(ValueError, match=r"^pairs\.orig must hold ids below 9 "):
         pairs().check_vocabulary(9)
 
@@ -160,7 +160,8 @@ def test_vocabulary_names_the_argument():
 @pytest.mark.parametrize("padding", [10, 10**12, -1, -100])
 def test_ids_behind_end_need_not_be_in_the_vocabulary(padding):
     """Neither negative ones nor large ones; afterwards they can be looked up all the same."""
-    orig, new = [[5, 3, 9, 4], [6, 3, 8, padding]], [[5, 1, 9, 4], [6, 2, 8, padding]]
+    orig = [[5, 3, 9, 4, 0], [6, 3, 8, padding, 0]]
+    new = [[5, 1, 9, 4, 0], [6, 2, 8, padding, 0]]
     found = pairs(orig=orig, new=new)
     before = found.token_hash()
     found.check_vocabulary(10)
@@ -168,9 +169,9 @@ def test_ids_behind_end_need_not_be_in_the_vocabulary(padding):
     assert found.orig.tolist() == [[5, 3, 9, 4], [6, 3, 8, 0]]
     assert found.new.tolist() == [[5, 1, 9, 4], [6, 2, 8, 0]]
     with pytest.raises(ValueError, match=r"new .* got 10 in prompt 1 at position 2"):
-        pairs(new=[[5, 1, 9, 4], [6, 2, 10, 3]]).check_vocabulary(10)
+        pairs(new=[[5, 1, 9, 4, 0], [6, 2, 10, 3, 0]]).check_vocabulary(10)
     with pytest.raises(ValueError, match=r"new must hold ids of at least 0, got -1 \(prompt 1\)"):
-        pairs(new=[[5, 1, 9, 4], [6, 2, -1, 3]])
+        pairs(new=[[5, 1, 9, 4, 0], [6, 2, -1, 3, 0]])
 
 
 @pytest.mark.parametrize("backend", ["reference", "cpu"])
@@ -215,9 +216,9 @@ REFUSED = [
     ({"orig": torch.tensor(ORIG).float()}, TypeError, "orig must hold integers, got float32"),
     ({"orig": [["a"]]}, TypeError, "orig must hold integers"),
     ({"orig": None}, TypeError, "orig must hold integers"),
-    ({"orig": [[5, -3, 9, 4], [6, 3, 8, 0]]}, ValueError, r"orig .* got -3 \(prompt 0\)"),
+    ({"orig": [[5, -3, 9, 4, 0], [6, 3, 8, 0, 0]]}, ValueError, r"orig .* got -3 \(prompt 0\)"),
     ({"new": NEW[:1]}, ValueError, r"new must have as many prompts as orig \(2\), got 1"),
-    ({"new": [[5, 1, 9], [6, 2, 8]]}, ValueError, "new must have at least 4 tokens .* got 3"),
+    ({"new": [[5, 1, 9], [6, 2, 8]]}, ValueError, r"new must be as wide as orig \(5 .* new_posi"),
     (
         {"answers": [7]},
         ValueError,

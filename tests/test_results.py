@@ -10,7 +10,7 @@ import pytest
 import torch
 from small_models import ragged_pairs, tiny_model
 
-from ioi_fast import ablate, path_patch
+from ioi_fast import ablate, pair_sweep, path_patch
 from ioi_fast.results import Result
 
 # 3 senders, 4 prompts; means 2.5, −1, 0.
@@ -56,10 +56,46 @@ def test_means_are_taken_in_double() -> None:
     assert got.effect.tolist() == [0.5]
 
 
-def test_the_ranking_begins_with_the_most_negative() -> None:
+def test_the_ranking_begins_with_the_largest_effect_of_either_sign() -> None:
     ranking = result().ranking()
-    assert [sender for sender, _, _ in ranking] == ["0.1", "1.0", "0.0"]
-    assert ranking[0][1:] == (-1.0, 0.0) and ranking[2][1] == 2.5
+    assert [sender for sender, _, _ in ranking] == ["0.0", "0.1", "1.0"]
+    assert ranking[1] == ("0.1", -1.0, 0.0) and ranking[0].effect == 2.5
+    lower = result(values=-VALUES).ranking()
+    assert [(row.sender, row.effect) for row in lower[:2]] == [("0.0", -2.5), ("0.1", 1.0)]
+
+
+def test_the_ranking_says_what_is_within_two_standard_errors_of_nothing() -> None:
+    """2.5 is 3.9 of its errors, −1 has none, and 0 is nothing; of one prompt no error is known."""
+    assert [row.clear for row in result().ranking()] == [True, True, False]
+    wide = torch.tensor([[1.0, 2.0, 3.0, 4.0], [-1.0, 2.0, -3.0, 0.0], [9.0, -1.0, -1.0, 9.0]])
+    rows = {row.sender: row for row in result(values=wide).ranking()}
+    for row in rows.values():
+        assert row.clear == (abs(row.effect) > 2 * row.stderr)
+    assert [rows[sender].clear for sender in ("0.0", "0.1", "1.0")] == [True, False, False]
+    alone = result(values=VALUES[:, :1], base=BASE[:1])
+    assert not any(row.clear for row in alone.ranking())
+
+
+def test_a_share_keeps_the_sign_of_its_effect() -> None:
+    got = result(base=-BASE)
+    assert torch.equal(got.relative, torch.tensor([0.5, -0.2, 0.0]))
+
+
+@pytest.mark.parametrize("metric", ["kl", "rank"])
+def test_some_metrics_have_no_share(metric: str) -> None:
+    got = result(provenance={"metric": metric})
+    assert got.relative is None and strict(got)["relative"] is None
+    assert pair_sweep(tiny_model(), ragged_pairs(), metric=metric).relative is None
+
+
+def test_a_callable_is_no_named_metric() -> None:
+    """Its results have a share, whatever it is called."""
+
+    def rank(logits: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
+        return logits[:, 0]
+
+    got = path_patch(tiny_model(), ragged_pairs(), ["0.0"], metric=rank)
+    assert got.provenance["metric"] == "rank (a callable)" and got.relative is not None
 
 
 def test_one_prompt_has_no_standard_error() -> None:
@@ -97,6 +133,12 @@ def test_json_of_a_mean_base_of_zero() -> None:
     """KL has base 0 for every prompt: nothing is relative to it."""
     got = path_patch(tiny_model(), ragged_pairs(), ["0.0", "2.1"], metric="kl", backend="cpu")
     assert not got.base.any() and got.effect.all()
+    assert got.relative is None and strict(got)["relative"] is None
+
+    def nothing(logits: torch.Tensor, prompt: torch.Tensor) -> torch.Tensor:
+        return 0 * logits[:, 0]
+
+    got = path_patch(tiny_model(), ragged_pairs(), ["0.0", "2.1"], metric=nothing, backend="cpu")
     assert strict(got)["relative"] == [None, None]
 
 

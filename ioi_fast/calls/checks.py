@@ -19,6 +19,7 @@ def check_inputs(model: GPT2, pairs: PromptPairs, argument: str = "pairs") -> No
         raise TypeError(f"{argument} must be PromptPairs, got {type(pairs).__name__}")
     model.check_finite()
     pairs.check_vocabulary(model.config.vocab_size, argument)
+    pairs.check_text(model.config.eos_token_id, argument)
     for name, tokens in (("orig", pairs.orig), ("new", pairs.new)):
         if tokens.shape[1] > model.config.n_positions:
             raise ValueError(

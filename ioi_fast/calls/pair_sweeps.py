@@ -8,7 +8,7 @@ from ioi_fast import ops, pair_sweep_backend, reference_backend
 from ioi_fast.backends import Choice, choose
 from ioi_fast.calls.checks import check_inputs, exact_model
 from ioi_fast.interventions import PairSweep, parse_pair_sweep
-from ioi_fast.metrics import Metric, check_metric
+from ioi_fast.metrics import Metric, bound_metric, check_metric
 from ioi_fast.model import GPT2
 from ioi_fast.pair_results import PairResult, PairValues
 from ioi_fast.prompts import PromptPairs
@@ -42,8 +42,9 @@ def pair_sweep(
     with surroundings(threads):
         sweep = checked_sweep(model, pairs, inputs, between, position, per_prompt, metric)
         choice = choose(model, backend, precision, max_memory)
+        read = bound_metric(metric, pairs.extra)
         kept = PairValues(len(sweep.inputs), model.config, len(pairs), per_prompt)
-        base, ran = _run(model, pairs, sweep, metric, choice, max_memory, progress, kept)
+        base, ran = _run(model, pairs, sweep, read, choice, max_memory, progress, kept)
         definition = {
             "call": "pair_sweep",
             "inputs": list(sweep.inputs),
@@ -73,7 +74,7 @@ def checked_sweep(
 ) -> PairSweep:
     """The sweep that these arguments ask for, all of them checked."""
     check_inputs(model, pairs)
-    check_metric(metric)
+    check_metric(metric, pairs.extra)
     if not isinstance(per_prompt, bool):
         raise TypeError(f"per_prompt must be True or False, got {per_prompt!r}")
     return parse_pair_sweep(pairs, inputs=inputs, between=between, position=position)

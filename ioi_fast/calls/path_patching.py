@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ioi_fast import ops, reference_backend, wave_backend
-from ioi_fast.ablation_source import check_matches_everywhere, check_reached, check_source
+from ioi_fast.ablation_source import check_new_values, check_reached, check_source
 from ioi_fast.backends import Choice, choose
 from ioi_fast.calls.checks import check_inputs, exact_model
 from ioi_fast.interventions import PathPatch, parse_path_patch
-from ioi_fast.metrics import Metric, check_metric
+from ioi_fast.metrics import Metric, bound_metric, check_metric
 from ioi_fast.model import GPT2
 from ioi_fast.prompts import PromptPairs
 from ioi_fast.reference_backend import Outcome
@@ -23,7 +23,7 @@ def path_patch(
     pairs: PromptPairs,
     senders: object = "heads",
     receivers: object = "logits",
-    position: object = "END",
+    position: object = "auto",
     between: str = "mlps",
     metric: Metric = "logit_diff",
     knock_out: Mapping | None = None,
@@ -38,9 +38,11 @@ def path_patch(
     (paper section 3).
 
     Heads between sender and receiver stay frozen; MLPs are recomputed (between="mlps") or frozen
-    too (between="nothing"). values [S, N]; effect [L, H] for "heads", [L] for "mlps", [S] for a
-    list. Raises TypeError or ValueError naming the argument, RuntimeError when a named backend
-    can't run the call.
+    too (between="nothing"). `position` is where senders write and receivers are overwritten: a
+    role, an int, a tensor [N] or None for all. "auto" is END where all receivers are logits or
+    queries; keys, values and MLPs have to be given one. values [S, N]; effect [L, H] for "heads",
+    [L] for "mlps", [S] for a list. Raises TypeError or ValueError naming the argument, RuntimeError
+    when a named backend can't run the call.
 
     >>> result = ioi_fast.path_patch(model, pairs)          # doctest: +SKIP
     >>> result.effect.shape                                 # doctest: +SKIP
@@ -59,7 +61,8 @@ def path_patch(
             knock_out_source=knock_out_source,
         )
         choice = choose(model, backend, precision, max_memory)
-        outcome, ran = _run_path_patch(model, pairs, patch, metric, choice, max_memory, progress)
+        read = bound_metric(metric, pairs.extra)
+        outcome, ran = _run_path_patch(model, pairs, patch, read, choice, max_memory, progress)
         return Result(
             values=outcome.values.float(),
             base=outcome.base.float(),
@@ -74,16 +77,15 @@ def path_patch(
 def checked_patch(model: GPT2, pairs: PromptPairs, metric: Metric, **asked: object) -> PathPatch:
     """The intervention that arguments of `path_patch` ask for, all of them checked."""
     check_inputs(model, pairs)
-    check_metric(metric)
+    check_metric(metric, pairs.extra)
     patch = parse_path_patch(pairs, model.config, **asked)
     if patch.knock_out.ablations:
         taken = (patch.knock_out.source, pairs, pairs)
         check_source(*taken, "knock_out_source")
         positions = [one.position for one in patch.knock_out.ablations]
         check_reached(*taken, positions, "knock_out_source")
-        everywhere = any(one.position.everywhere for one in patch.knock_out.ablations)
-        if patch.knock_out.source == "new" and everywhere:
-            check_matches_everywhere(pairs, "knock_out_source")
+        if patch.knock_out.source == "new":
+            check_new_values(pairs, [patch.knock_out.ablations], "knock_out_source")
     return patch
 
 

@@ -73,7 +73,7 @@ def _parse_after(model: GPT2, pairs: PromptPairs, run: str, after: Mapping) -> P
         raise TypeError(f"after must be a dict of path_patch arguments, got {after!r}")
     defaults = {
         "receivers": "logits",
-        "position": "END",
+        "position": "auto",
         "between": "mlps",
         "knock_out": None,
         "knock_out_source": "mean",

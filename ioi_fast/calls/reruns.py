@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ioi_fast import ops, reference_backend, rerun_backend
-from ioi_fast.ablation_source import check_reached, check_source
+from ioi_fast.ablation_source import check_new_values, check_reached, check_source
 from ioi_fast.backends import Choice, choose
 from ioi_fast.calls.checks import check_inputs, exact_model
 from ioi_fast.interventions import (
@@ -12,7 +12,7 @@ from ioi_fast.interventions import (
     parse_activation_patch,
     parse_variants,
 )
-from ioi_fast.metrics import Metric, check_metric
+from ioi_fast.metrics import Metric, bound_metric, check_metric
 from ioi_fast.model import GPT2
 from ioi_fast.prompts import PromptPairs
 from ioi_fast.reference_backend import Outcome
@@ -45,13 +45,14 @@ def activation_patch(
     with surroundings(threads):
         patch = checked_activation(model, pairs, site, position, heads, metric)
         choice = choose(model, backend, precision, max_memory)
+        read = bound_metric(metric, pairs.extra)
         if choice.backend != "reference":
             asked = ask_activation_patch(model.config, pairs, patch, metric, max_memory)
-            outcome, ran = _rerun(model, pairs, pairs, asked, metric, choice, progress)
+            outcome, ran = _rerun(model, pairs, pairs, asked, read, choice, progress)
         else:
             exact, ran = exact_model(model, choice), "reference"
             with bar(len(patch.cells), "activation patch", progress) as advance:
-                outcome = reference_backend.activation_patch(exact, pairs, patch, metric, advance)
+                outcome = reference_backend.activation_patch(exact, pairs, patch, read, advance)
         definition = {"call": "activation_patch", "site": site, "position": patch.position_name}
         return Result(
             values=outcome.values.float().view(*patch.shape, len(pairs)),
@@ -69,7 +70,7 @@ def checked_activation(
 ) -> ActivationPatch:
     """The intervention that arguments of `activation_patch` ask for, all of them checked."""
     check_inputs(model, pairs)
-    check_metric(metric)
+    check_metric(metric, pairs.extra)
     return parse_activation_patch(pairs, model.config, site=site, position=position, heads=heads)
 
 
@@ -100,14 +101,15 @@ def ablate(
     with surroundings(threads):
         ablations, mean_pairs = checked_ablations(model, pairs, *asked)
         choice = choose(model, backend, precision, max_memory)
+        read = bound_metric(metric, pairs.extra)
         if choice.backend != "reference":
             work = ask_ablations(model.config, pairs, mean_pairs, ablations, metric, max_memory)
-            outcome, ran = _rerun(model, pairs, mean_pairs, work, metric, choice, progress)
+            outcome, ran = _rerun(model, pairs, mean_pairs, work, read, choice, progress)
         else:
             exact, ran = exact_model(model, choice), "reference"
             with bar(len(ablations.variants), "ablate", progress) as advance:
                 outcome = reference_backend.ablate(
-                    exact, pairs, mean_pairs, ablations, metric, advance
+                    exact, pairs, mean_pairs, ablations, read, advance
                 )
         definition = {
             "call": "ablate",
@@ -137,8 +139,10 @@ def checked_ablations(
 ) -> tuple[Ablations, PromptPairs]:
     """The intervention that arguments of `ablate` ask for, and the prompts that means are over."""
     check_inputs(model, pairs)
-    check_metric(metric)
+    check_metric(metric, pairs.extra)
     ablations = parse_variants(pairs, model.config, variants, source, base)
+    if ablations.source == "new":
+        check_new_values(pairs, ablations.variants, "source", ablations.circuit is not None)
     mean_pairs = pairs if mean_pairs is None else mean_pairs
     check_inputs(model, mean_pairs, "mean_pairs")
     check_source(ablations.source, pairs, mean_pairs, "source")

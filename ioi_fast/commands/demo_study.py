@@ -19,8 +19,6 @@ from ioi_fast.results import Result
 # Movers whose queries are traced back, and heads shown behind them.
 _MOVERS = 3
 _BEHIND = 4
-# An effect that is not twice its standard error names no head.
-_SIGNIFICANT = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,14 +119,9 @@ def run_study(
 
 
 def _strongest(result: Result, count: int, lowering: bool = False) -> tuple[str, ...]:
-    """The heads of largest significant effect, only those that lower the metric if asked."""
-    rows = [
-        (sender, effect)
-        for sender, effect, error in result.ranking()
-        if abs(effect) > _SIGNIFICANT * error and (effect < 0 or not lowering)
-    ]
-    rows.sort(key=lambda row: -abs(row[1]))
-    return tuple(sender for sender, _ in rows[:count])
+    """The heads of largest clear effect, only those that lower the metric if asked."""
+    rows = [row for row in result.ranking() if row.clear and (row.effect < 0 or not lowering)]
+    return tuple(row.sender for row in rows[:count])
 
 
 def _check(

@@ -11,6 +11,7 @@ from ioi_fast.commands import options, output
 from ioi_fast.interventions import SOURCES
 from ioi_fast.metrics import METRICS
 from ioi_fast.report.terminal import say_lines
+from ioi_fast.results import Result
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:
@@ -27,7 +28,12 @@ def add_parser(commands: argparse._SubParsersAction) -> None:
         "--senders", default="heads", help="heads, mlps, or a list like 9.9,mlp3,8.6+8.10"
     )
     sweep.add_argument("--receivers", default="logits", help="logits, or a list like 9.9.q,mlp5")
-    sweep.add_argument("--position", default="END", help="a role, a token position or 'all'")
+    sweep.add_argument(
+        "--position",
+        default="auto",
+        help="a role, a token position or 'all'; auto, the default, is END for the logits and "
+        "queries, and other receivers have to be given one",
+    )
     sweep.add_argument("--between", default="mlps", choices=("mlps", "nothing"))
     sweep.add_argument("--metric", default="logit_diff", choices=METRICS)
     sweep.add_argument("--knock-out", help="ablated throughout, like 9.9@END,mlp0@all")
@@ -63,11 +69,15 @@ def run(arguments: argparse.Namespace) -> int:
         arguments,
         page="Path patching",
         title=f"{arguments.senders} to {arguments.receivers}",
-        caption=f"between={arguments.between}, position {arguments.position}",
+        caption=f"between={arguments.between}, position {_position(result)}",
         ranked="senders",
         what="the sender sees the new prompt",
     )
     return 0
+
+
+def _position(result: Result) -> object:
+    return result.provenance["definition"]["position"]
 
 
 def _asked(arguments: argparse.Namespace) -> dict[str, object]:

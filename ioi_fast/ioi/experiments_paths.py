@@ -36,11 +36,11 @@ def _figures(result: Result, title: str, caption: str) -> tuple[Section, ...]:
 
 
 def _drops(result: Result, count: int) -> list[str]:
-    return [head for head, effect, _ in result.ranking()[:count] if effect < 0]
+    return [row.sender for row in result.ranking() if row.effect < 0][:count]
 
 
 def _rises(result: Result, count: int) -> list[str]:
-    return [head for head, effect, _ in result.ranking()[::-1][:count] if effect > 0]
+    return [row.sender for row in result.ranking() if row.effect > 0][:count]
 
 
 def heads_to_logits(study: Study) -> Finding:

@@ -79,13 +79,13 @@ class Backups:
 
         Patching a head that writes for the answer lowers F: it counts as positive.
         """
-        whole = self.before.base.double().mean()
+        whole = self.before.base.double().mean().abs()
         return ((self.before.effect.double() - self.after.effect.double()) / whole).float()
 
     def heads(self, least: float = 0.02) -> list[Head]:
         """Heads whose effect after is at least this share of F(M) and larger than before, the
         largest first, without those that are knocked out."""
-        whole = float(self.before.base.double().mean())
+        whole = abs(float(self.before.base.double().mean()))
         after = (-self.after.effect / whole).flatten().tolist()
         grown = self.change.flatten().tolist()
         H = self.after.effect.shape[1]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from ioi_fast.pair_results import PairResult
 from ioi_fast.report.figures import BarList, HeatMap
-from ioi_fast.results import Result
+from ioi_fast.results import Result, is_clear
 
 # Cells outlined in a heat-map.
 _MARKED = 6
+# Beside what is within two standard errors of zero.
+_UNCLEAR = "~"
 
 
 def heads_heat_map(result: Result, title: str, caption: str) -> HeatMap:
@@ -35,7 +38,7 @@ def _heat_map(
         title=title,
         caption=caption,
         values=(scale * effect_LH.double()).tolist(),
-        stderr=_finite(abs(scale) * stderr_LH.double()),
+        stderr=_finite(scale * stderr_LH.double()),
         row_labels=[str(layer) for layer in range(L)],
         column_labels=[str(head) for head in range(H)],
         unit=unit,
@@ -62,17 +65,16 @@ def pair_figures(result: PairResult, caption: str, count: int) -> list[HeatMap |
     if not ranking or not result.effect.any():
         return maps
     scale, unit = percent_scale(result)
-    errors = [abs(scale) * row[3] for row in ranking]
-    bars = BarList(
-        title="Strongest paths",
-        caption="Change when the receiver sees what the sender makes of the new prompt, "
-        "± standard error over prompts.",
-        labels=[f"{sender} → {receiver}" for sender, receiver, _, _ in ranking],
-        values=[scale * row[2] for row in ranking],
-        stderr=None if any(math.isnan(error) for error in errors) else errors,
-        unit=unit,
-    )
-    return [*maps, bars]
+    return [
+        *maps,
+        _bars(
+            "Strongest paths",
+            "the receiver sees what the sender makes of the new prompt",
+            [(f"{row.sender} → {row.receiver}", row.effect, row.stderr) for row in ranking],
+            scale,
+            unit,
+        ),
+    ]
 
 
 def ranking_bars(
@@ -84,24 +86,31 @@ def ranking_bars(
     what: str = "the sender sees the new prompt",
 ) -> BarList:
     """The `count` senders of largest effect with standard errors, or all in the caller's order."""
-    scale, unit = percent_scale(result)
-    rows = list(
-        zip(
-            result.senders,
-            (scale * result.effect.double()).flatten().tolist(),
-            (abs(scale) * result.stderr.double()).flatten().tolist(),
-            strict=True,
-        )
-    )
-    if ordered:
-        rows = sorted(rows, key=lambda row: -abs(row[1]))
-    labels, values, errors = zip(*rows[:count], strict=True)
+    rows = result.ranking()
+    if not ordered:
+        order = {sender: place for place, sender in enumerate(result.senders)}
+        rows.sort(key=lambda row: order[row.sender])
+    return _bars(title, what, rows[:count], *percent_scale(result))
+
+
+def _bars(
+    title: str, what: str, rows: Sequence[tuple[str, float, float]], scale: float, unit: str
+) -> BarList:
+    """Rows (label, effect, standard error) as bars; those that are not clear have a mark."""
+    known = not any(math.isnan(stderr) for _, _, stderr in rows)
+    caption = f"Change when {what}, ± standard error over prompts."
+    unclear = [known and not is_clear(effect, stderr) for _, effect, stderr in rows]
+    if any(unclear):
+        caption += f" {_UNCLEAR}: within two standard errors of zero."
     return BarList(
         title=title,
-        caption=f"Change when {what}, ± standard error over prompts.",
-        labels=labels,
-        values=values,
-        stderr=None if any(math.isnan(error) for error in errors) else errors,
+        caption=caption,
+        labels=[
+            f"{label} {_UNCLEAR}" if mark else label
+            for (label, _, _), mark in zip(rows, unclear, strict=True)
+        ],
+        values=[scale * effect for _, effect, _ in rows],
+        stderr=[scale * stderr for _, _, stderr in rows] if known else None,
         unit=unit,
     )
 
@@ -110,12 +119,12 @@ def percent_scale(result: Result | PairResult) -> tuple[float, str]:
     """The factor and unit in which effects are shown: percent of the base as in `relative`, or its
     own unit.
 
-    A base near zero (such as KL's) makes no percentage.
+    Without one, as of KL and rank, or with a base near zero there is no percentage.
     """
-    mean = float(result.base.double().mean())
+    mean = abs(float(result.base.double().mean()))
     metric = str(result.provenance["metric"]).replace("_", " ")
     spread = float(result.base.double().abs().mean())
-    if metric == "kl" or abs(mean) < 1e-3 * max(spread, 1e-9) or abs(mean) < 1e-6:
+    if result.relative is None or mean < 1e-3 * max(spread, 1e-9) or mean < 1e-6:
         return 1.0, f"change of {metric}"
     return 100 / mean, f"change of {metric}, % of {mean:.3g}"
 
