@@ -6,8 +6,9 @@ of its prompt stands at a wrong one and attends to it: another prompt than was m
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
+
+from ioi_fast.prompt_fields import behind_end
 
 # The end of text of GPT-2's own vocabulary, with which its prompts are padded.
 GPT2_EOS = 50256
@@ -44,14 +45,14 @@ def check_not_padded_in_front(
 
 def _leading_run(tokens: Tensor, end: Tensor) -> Tensor:
     """How many times each prompt has its first id before another comes, [N]; 0 if none does."""
-    inside = torch.arange(tokens.shape[1]) <= end[:, None]
+    inside = ~behind_end(tokens, end)
     length_N = ((tokens == tokens[:, :1]) & inside).long().cumprod(1).sum(1)
     return length_N.where(length_N <= end, 0)
 
 
 def _is_padding(padding: int, run_N: Tensor, tokens: Tensor, end: Tensor) -> bool:
     """Whether runs of an id that some prompts begin with are nothing that texts would hold."""
-    inside = torch.arange(tokens.shape[1]) <= end[:, None]
+    inside = ~behind_end(tokens, end)
     if int(((tokens == padding) & inside).sum()) > int(run_N.sum()):
         return False
     repeats = int(run_N.max()) - max(int(run_N.min()), 1)

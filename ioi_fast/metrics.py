@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -39,7 +40,6 @@ def _accuracy(logits_RV: Tensor, answer_R: Tensor, wrong_R: Tensor) -> Tensor:
 # "kl" needs the base logits too and is defined in Reading.
 _DEFINITIONS = {"logit_diff": _logit_diff, "prob": _prob, "rank": _rank, "accuracy": _accuracy}
 METRICS = (*_DEFINITIONS, "kl")
-_BY_NAME, _REQUIRED = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.empty
 # Changes of logits whose exponential is still far from a float's largest number.
 _LARGE = 50.0
 
@@ -63,7 +63,7 @@ def check_metric(metric: object, extra: Mapping[str, Tensor] | None = None) -> M
             f"got {metric!r}"
         )
     parameter = _extra_parameter(metric)
-    if extra is None and parameter is not None and parameter.default is _REQUIRED:
+    if extra is None and parameter is not None and parameter.needed:
         raise ValueError(
             f"metric takes a third argument ({parameter.name}), the rows of pairs.extra, and "
             "pairs.extra is None"
@@ -93,15 +93,23 @@ def bound_metric(metric: Metric, extra: Mapping[str, Tensor] | None) -> Metric:
     def with_rows(logits_RV: Tensor, prompt_R: Tensor) -> Tensor:
         on_host = prompt_R.to("cpu")
         rows = {name: every[on_host].to(logits_RV.device) for name, every in extra.items()}
-        if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
-            return metric(logits_RV, prompt_R, rows)
-        return metric(logits_RV, prompt_R, **{parameter.name: rows})
+        if parameter.by_name:
+            return metric(logits_RV, prompt_R, **{parameter.name: rows})
+        return metric(logits_RV, prompt_R, rows)
 
     return with_rows
 
 
-def _extra_parameter(metric: Callable) -> inspect.Parameter | None:
-    """The parameter of a callable that takes the rows of `extra`."""
+class _Parameter(NamedTuple):
+    """How a callable takes the rows of `extra`."""
+
+    name: str
+    by_name: bool
+    needed: bool
+
+
+def _extra_parameter(metric: Callable) -> _Parameter | None:
+    """The parameter of a callable that takes the rows of `extra`, if it has one."""
     try:
         # A module's own call takes anything.
         own = metric.forward if isinstance(metric, torch.nn.Module) else metric
@@ -109,15 +117,14 @@ def _extra_parameter(metric: Callable) -> inspect.Parameter | None:
     except (TypeError, ValueError):  # some that are written in C do not say
         return None
     kinds = inspect.Parameter
-    by_place = [one for one in parameters if one.kind in (kinds.POSITIONAL_ONLY, _BY_NAME)]
-    named = [
-        one
-        for one in parameters
-        if one.name == "extra" and one.kind in (_BY_NAME, kinds.KEYWORD_ONLY)
-    ]
-    for one in (*by_place[2:3], *named):
-        if one not in by_place[:2] and (one.default is _REQUIRED or one.default is None):
-            return one
+    by_place = (kinds.POSITIONAL_ONLY, kinds.POSITIONAL_OR_KEYWORD)
+    by_name = (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)
+    for place, one in enumerate(parameters):
+        third = place == 2 and one.kind in by_place
+        named = place > 1 and one.name == "extra" and one.kind in by_name
+        needed = one.default is kinds.empty
+        if (third or named) and (needed or one.default is None):
+            return _Parameter(one.name, not third, needed)
     return None
 
 

@@ -147,10 +147,10 @@ class GPT2:
 
     def check_tokens(self, tokens: Tensor, argument: str = "tokens") -> None:
         """Raises TypeError or ValueError unless tokens are [N, T] ids that this model knows."""
+        if isinstance(tokens, Tensor) and (other := why_not_dense(tokens)) is not None:
+            raise TypeError(f"{argument} must be a dense int64 tensor [N, T], got {other}")
         if not isinstance(tokens, Tensor) or tokens.dtype != torch.int64 or tokens.dim() != 2:
             raise TypeError(f"{argument} must be an int64 tensor [N, T], got {_describe(tokens)}")
-        if (other := why_not_dense(tokens)) is not None:
-            raise TypeError(f"{argument} must be a dense tensor, got {other}")
         N, T = tokens.shape
         if N < 1 or not 1 <= T <= self.config.n_positions:
             raise ValueError(

@@ -9,8 +9,10 @@ import pytest
 import torch
 from small_models import ragged_pairs, tiny_model
 
-from ioi_fast import path_patch
+from ioi_fast import activation_patch, path_patch
+from ioi_fast.kernels import reference
 from ioi_fast.prompts import PromptPairs
+from ioi_fast.reference_run import plain_run
 
 ORIG = [[5, 3, 9, 4, 0], [6, 3, 8, 0, 0]]
 NEW = [[5, 1, 9, 4, 0], [6, 2, 8, 0, 0]]
@@ -278,3 +280,35 @@ REFUSED = [
 def test_refused(change, error, message):
     with pytest.raises(error, match=message):
         pairs(**change)
+
+
+@pytest.mark.parametrize("backend", ["reference", "cpu"])
+@pytest.mark.parametrize("longer", ["new", "orig"])
+def test_prompts_of_other_widths_need_positions_of_their_own(longer: str, backend: str) -> None:
+    """A prompt that is one token longer was cut at the other's END, where the model says another
+    thing; with its own positions the patch takes what it has at its END."""
+    model = tiny_model()
+    short, long = [[5, 3, 9, 4], [6, 3, 8, 7]], [[5, 1, 9, 2, 4], [6, 2, 8, 5, 7]]
+    tokens = {"orig": short, "new": long} if longer == "new" else {"orig": long, "new": short}
+    ends = {name: {"END": [len(rows[0]) - 1] * 2} for name, rows in tokens.items()}
+    rest = {"answers": [7, 8], "wrong_answers": [1, 2], "positions": ends["orig"]}
+    with pytest.raises(ValueError, match=r"^new must be as wide as orig \(. tokens.*new_positions"):
+        PromptPairs(**tokens, **rest)
+    whole = PromptPairs(**tokens, **rest, new_positions=ends["new"])
+    found = activation_patch(model, whole, "resid_pre", "END", backend=backend)
+    last = activation_patch(model, whole, "mlp_out", "END", backend=backend)
+    # END's stream before the last layer, in the original's context, by hand.
+    exact = model.to(dtype=torch.float64)
+    orig, new = (plain_run(exact, getattr(whole, n), torch.tensor(ends[n]["END"])) for n in tokens)
+    at = torch.arange(2)
+    stream = orig.used["resid_mid", 2][at, whole.end] + new.used["mlp_out", 2][at, whole.new_end]
+    w = exact.weights
+    logits = reference.layernorm(stream, w.ln_f_gain, w.ln_f_bias, 1e-5) @ w.unembed.T
+    expected = logits[at, whole.answers] - logits[at, whole.wrong_answers]
+    assert torch.allclose((last.base + last.values[2]).double(), expected, rtol=0, atol=1e-5)
+    assert found.values.any()
+    # Cut, new ends at another token: what came out before is not near it.
+    if longer == "new":
+        cut = PromptPairs(short, [row[:4] for row in long], **rest)
+        before = activation_patch(model, cut, "mlp_out", "END", backend=backend)
+        assert (before.values[2] - last.values[2]).abs().max() > 0.01

@@ -57,7 +57,7 @@ def compare(call: Callable, model: GPT2, pairs: PromptPairs, *asked: object, **m
 def test_ablations(prompts: Callable, base: str, source: str) -> None:
     variants, pairs = VARIANTS, with_forms(prompts())
     if prompts is moved_pairs and source == "new":
-        with pytest.raises(ValueError, match="source='new' at all positions .* token to token"):
+        with pytest.raises(ValueError, match=r"source='new' at all positions .* token to token"):
             ablate(tiny_model(), pairs, VARIANTS, source, CIRCUITS[base])
         # What stays defined: role to role, over the model.
         base, variants = "model", [one for one in VARIANTS if "all" not in one.values()]
@@ -129,7 +129,7 @@ def test_any_ablations(
     base = "model" if circuit is None else Circuit(circuit)
     everywhere = circuit is not None or any("all" in one.values() for one in variants)
     if prompts is moved_pairs and source == "new" and everywhere:
-        with pytest.raises(ValueError, match="source='new' at all positions .* token to token"):
+        with pytest.raises(ValueError, match=r"source='new' at all positions .* token to token"):
             ablate(tiny_model(seed=seed), prompts(seed=seed), variants, source, base)
         return
     compare(ablate, tiny_model(seed=seed), prompts(seed=seed), variants, source, base)
