@@ -145,8 +145,9 @@ def _position_of(receivers: tuple[Receiver, ...] | None) -> str:
         if receiver.site != "q":
             raise ValueError(
                 f"position: {receiver} needs a role, an int, a tensor or None for all. The "
-                "default, END, serves the logits and queries alone: of keys and values at END "
-                "effects are near 0, since only END reads them, and an MLP works at every token"
+                "default, END, serves the logits and queries alone: keys and values at END are "
+                "read by END and by nothing else, which leaves effects near 0, and an MLP works at "
+                "every token"
             )
     return END
 

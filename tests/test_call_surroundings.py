@@ -195,7 +195,9 @@ def test_autocast_changes_nothing(model: GPT2, pairs: PromptPairs) -> None:
     """It would round products of what is said to be fp32."""
     for how in ({"backend": "cpu"}, SLOW):
         calls = [
-            lambda how=how: path_patch(model, pairs, receivers=["2.1.v"], **how).values,
+            lambda how=how: (
+                path_patch(model, pairs, receivers=["2.1.v"], position="END", **how).values
+            ),
             lambda how=how: ablate(model, pairs, [{"0.1": "all"}], **how).values,
             lambda how=how: attention(model, pairs, "heads", **how),
         ]

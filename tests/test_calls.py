@@ -43,11 +43,16 @@ def check_result(result: Result, *shape: int, prompts: int = N) -> None:
         places *= size
     assert result.values.numel() == places * prompts and result.values.shape[-1] == prompts
     assert result.base.shape == (prompts,)
-    for tensor in (result.values, result.base, result.effect, result.stderr, result.relative):
+    tensors = [result.values, result.base, result.effect, result.stderr]
+    if result.provenance["metric"] in ("kl", "rank"):
+        assert result.relative is None
+    else:
+        tensors.append(result.relative)
+    for tensor in tensors:
         assert tensor.dtype == torch.float32 and tensor.device.type == "cpu"
         assert not tensor.requires_grad
     assert result.values.isfinite().all() and result.base.isfinite().all()
-    assert result.effect.shape == result.stderr.shape == result.relative.shape == shape
+    assert all(tensor.shape == shape for tensor in tensors[2:])
     assert len(result.senders) == places
     mean = result.values.reshape(*shape, prompts).double().mean(-1)
     assert_close(result.effect.double(), mean, 1e-6)

@@ -111,7 +111,8 @@ def test_a_head_to_the_queries_keys_and_values_of_another(backend: dict) -> None
         (["1.0.v"], 0),
         (["1.0.q", "1.0.k", "1.0.v"], logit_difference(-1, 12)),
     ):
-        check(path_patch(micro_model(), micro_pairs(), ["0.0"], receivers, **backend), expected)
+        result = path_patch(micro_model(), micro_pairs(), ["0.0"], receivers, "END", **backend)
+        check(result, expected)
 
 
 @pytest.mark.parametrize("backend", BACKENDS, ids=IDS)
@@ -142,19 +143,20 @@ def test_a_head_to_the_input_of_an_mlp(backend: dict) -> None:
     With 1.0.q besides, 0.1 writes 7 through 1.0 and the MLP stays off: ⟨−1, 7⟩ → 8.
     """
     model, pairs, senders = micro_model(), micro_pairs(), ["0.0", "0.1", "1.1"]
-    check(path_patch(model, pairs, senders, ["mlp1"], **backend), 10, -6, -6)
-    frozen = path_patch(model, pairs, senders, ["mlp1"], between="nothing", **backend)
+    check(path_patch(model, pairs, senders, ["mlp1"], "END", **backend), 10, -6, -6)
+    frozen = path_patch(model, pairs, senders, ["mlp1"], "END", "nothing", **backend)
     check(frozen, -6, -6, -6)
-    check(path_patch(model, pairs, ["0.1"], ["mlp1", "1.0.q"], **backend), 8)
+    check(path_patch(model, pairs, ["0.1"], ["mlp1", "1.0.q"], "END", **backend), 8)
 
 
 @pytest.mark.parametrize("backend", BACKENDS, ids=IDS)
 def test_what_is_not_earlier_has_exactly_no_effect(backend: dict) -> None:
     model, pairs = micro_model(), micro_pairs()
     later = ["1.0", "1.1", "mlp1", ["1.0", "mlp1"]]
-    result = path_patch(model, pairs, [*later, "0.1"], ["1.0.q", "1.0.k", "1.0.v"], **backend)
+    receivers = ["1.0.q", "1.0.k", "1.0.v"]
+    result = path_patch(model, pairs, [*later, "0.1"], receivers, "END", **backend)
     assert not result.values[:4].any() and result.values[4].any()
-    assert not path_patch(model, pairs, ["mlp0", "0.0"], ["0.1.v"], **backend).values.any()
+    assert not path_patch(model, pairs, ["mlp0", "0.0"], ["0.1.v"], "END", **backend).values.any()
     # At the first token nothing is written that attention, being frozen, would carry to END.
     assert not path_patch(model, pairs, position="FIRST", **backend).values.any()
 

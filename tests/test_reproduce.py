@@ -62,12 +62,13 @@ def value(findings: dict[str, Finding], experiment: str, name: str) -> object:
 
 def test_figures_are_those_of_the_calls(model, study, findings) -> None:
     sweep = path_patch(model, study.pairs)
-    heads = [head for head, _, _ in sweep.ranking()]
+    heads = [row.sender for row in sorted(sweep.ranking(), key=lambda row: row.effect)]
     assert value(findings, "E1", "largest drops") == ", ".join(heads[:3])
     assert value(findings, "E1", "largest rises") == ", ".join(heads[::-1][:2])
     receivers = [f"{head}.v" for head in ("7.3", "7.9", "8.6", "8.10")]
     values = path_patch(model, study.pairs, "heads", receivers, "S2").ranking()
-    assert value(findings, "E11", "largest drops") == ", ".join(head for head, _, _ in values[:4])
+    drops = [row.sender for row in values if row.effect < 0]
+    assert value(findings, "E11", "largest drops") == ", ".join(drops[:4])
     circuit = evaluate(
         model, study.pairs, published_circuit(), [[]], mean_pairs=study.mean_pairs
     ).faithfulness
@@ -239,7 +240,7 @@ def test_prompts_from_a_file(circuit, tmp_path) -> None:
     assert main(["reproduce", *asked, "--quiet", "--out", str(out)]) == 0
     model = load("demo")
     pairs = load_prompts(file, model.tokenizer)
-    ranked = [head for head, _, _ in path_patch(model, pairs).ranking()]
+    ranked = [row.sender for row in path_patch(model, pairs).ranking() if row.effect < 0]
     measures = json.loads((out / "E1.json").read_text())["measures"]
     assert measures[0]["value"] == ", ".join(ranked[:3]) and measures[0]["prompts"] == 9
     measures = json.loads((out / "E20.json").read_text())["measures"]

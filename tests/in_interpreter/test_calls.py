@@ -21,7 +21,7 @@ FEW = ["0.1", "1.2", "mlp1", ["0.0", "2.1"]]
 @pytest.mark.parametrize("between", ["mlps", "nothing"])
 @pytest.mark.parametrize("receivers", ["logits", ["2.1.q"], ["2.0.v", "1.1.k", "mlp2"]], ids=str)
 def test_path_patching(receivers: object, between: str, launches: list) -> None:
-    asked = {"senders": FEW, "receivers": receivers, "between": between}
+    asked = {"senders": FEW, "receivers": receivers, "position": "END", "between": between}
     truth = path_patch(HOST, PAIRS, **asked, **TRUE)
     result = path_patch(MODEL, PAIRS, **asked, backend="triton")
     assert_sweep(result.values, truth.values, 1e-4)

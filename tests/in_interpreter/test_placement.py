@@ -22,7 +22,10 @@ HOST, PAIRS = tiny_model(n_layer=2), ragged_pairs(3)
 OF_HEADS = Circuit({"0.1": "S2", "1.0": "END"})
 CALLS = {
     "logits": (path_patch, {"senders": ["0.1", "mlp0"]}),
-    "receivers": (path_patch, {"senders": ["0.1"], "receivers": ["1.0.v", "mlp1"]}),
+    "receivers": (
+        path_patch,
+        {"senders": ["0.1"], "receivers": ["1.0.v", "mlp1"], "position": "END"},
+    ),
     "all positions": (path_patch, {"senders": ["0.1"], "receivers": ["1.0.q"], "position": None}),
     "whole vocabulary": (path_patch, {"senders": ["0.1"], "metric": "kl"}),
     "knock-out": (path_patch, {"senders": ["0.1"], "knock_out": {"0.0": "END", "mlp0": "S2"}}),

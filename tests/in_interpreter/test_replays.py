@@ -50,7 +50,7 @@ def captures(monkeypatch: pytest.MonkeyPatch) -> list:
         {},
         {"precision": "bf16"},
         {"between": "nothing"},
-        {"receivers": ["2.1.q", "1.0.v"]},
+        {"receivers": ["2.1.q", "1.0.v"], "position": "END"},
         {"receivers": ["mlp2", "2.0.k"], "position": "S2"},
         {"knock_out": {"0.2": "END"}},
     ],
