@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ioi_fast.config_json import read_json_object
-from ioi_fast.prompts import END, NO_ROLES
+from ioi_fast.prompt_fields import NO_ROLES
+from ioi_fast.prompts import END
 
 FORM = (
     '{"prompts": [{"clean": text, "corrupt": text, "answers": [text], "wrong_answers": [text]}, …]}'
