@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from threading import Thread
 
 import torch
 
-from ioi_fast.kernels.fork_lock import ForkLock
 from ioi_fast.kernels.fp32_products import fp32_products
 
 _IMPORTED_IN = os.getpid()
-_THREADS = ForkLock()
 
 
 @contextmanager
@@ -53,20 +50,3 @@ def threads_here(threads: int) -> int:
         stacklevel=5,
     )
     return 1
-
-
-def set_own_threads(threads: int) -> None:
-    """Sets the number of the calling thread. Torch sets that of all threads to come as well, so
-    that a new thread sets theirs back."""
-    with _THREADS:
-        of_others = _in_new_thread(torch.get_num_threads)
-        torch.set_num_threads(threads)
-        _in_new_thread(lambda: torch.set_num_threads(of_others))
-
-
-def _in_new_thread(ask: Callable[[], object]) -> object:
-    answers = []
-    thread = Thread(target=lambda: answers.append(ask()))
-    thread.start()
-    thread.join()
-    return answers[0]

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ioi_fast.left_padding import check_not_padded_in_front
+from ioi_fast.own_settings import own_settings
 from ioi_fast.prompt_fields import (
     END,
     Integers,
@@ -62,6 +63,7 @@ class PromptPairs:
     direction: str = "noising"  # a label for results: new is patched into orig
     extra: dict[str, Tensor] | None = None
 
+    @own_settings()
     def __post_init__(self) -> None:
         orig, new = (read_tokens(name, getattr(self, name)) for name in ("orig", "new"))
         n = len(orig)
@@ -127,6 +129,7 @@ class PromptPairs:
             direction="denoising" if self.direction == "noising" else "noising",
         )
 
+    @own_settings()
     def select(self, which: slice | Integers) -> PromptPairs:
         """The pairs at some indices or in a slice; IndexError outside, ValueError for none."""
         if not isinstance(which, slice):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ioi_fast.config import GPT2Config
+from ioi_fast.own_settings import own_settings
 from ioi_fast.weights import Block, Weights
 from ioi_fast.whole_numbers import whole_number
 
@@ -25,6 +26,7 @@ def _checked_seed(seed: object) -> int:
     return whole
 
 
+@own_settings()
 def random_weights(config: GPT2Config, seed: int) -> Weights:
     """Weights of a given shape; equal seeds give equal weights under one version of torch.
 
@@ -36,10 +38,10 @@ def random_weights(config: GPT2Config, seed: int) -> Weights:
     generator = torch.Generator().manual_seed(_checked_seed(seed))
 
     def normal(*shape: int, std: float) -> Tensor:
-        return torch.empty(shape).normal_(0, std, generator=generator)
+        return torch.empty(shape, dtype=torch.float32).normal_(0, std, generator=generator)
 
     def gain(size: int) -> Tensor:
-        return torch.empty(size).uniform_(0.6, 1.4, generator=generator)
+        return torch.empty(size, dtype=torch.float32).uniform_(0.6, 1.4, generator=generator)
 
     D, F = config.n_embd, config.d_mlp
     # A scale that the config switches off must not blow the scores up or flatten them.

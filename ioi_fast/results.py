@@ -71,7 +71,7 @@ class Result:
         """Standard error of `effect`; NaN for a single prompt."""
         N = self.base.shape[0]
         if N == 1:
-            return torch.full(self.shape, math.nan)
+            return torch.full(self.shape, math.nan, dtype=torch.float32, device="cpu")
         return (self._by_prompt.double().std(-1) / math.sqrt(N)).float()
 
     @property

@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
-from ioi_fast.own_settings import own_settings, set_own_threads, threads_here
+from ioi_fast.kernels.own_threads import set_own_threads
+from ioi_fast.own_settings import own_settings, threads_here
 from ioi_fast.whole_numbers import whole_number
 
 # OpenMP ends the process when it can't start a thread.

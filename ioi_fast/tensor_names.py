@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ioi_fast.config import GPT2Config
+from ioi_fast.own_settings import own_settings
 from ioi_fast.plain_names import found_elsewhere
 from ioi_fast.quoting import quoted
 from ioi_fast.stored_tensor import StoredTensor
@@ -47,6 +48,7 @@ _BLOCK = {
 _LEFT_OVER = re.compile(r"h\.(0|[1-9][0-9]{0,8})\.attn\.(bias|masked_bias)")
 
 
+@own_settings()
 def build_weights(
     config: GPT2Config, stored: Mapping[str, StoredTensor], where: str
 ) -> tuple[GPT2Config, Weights]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ioi_fast.kernels import torch_ops
+from ioi_fast.kernels.own_threads import set_own_threads
 from ioi_fast.kernels.packed_linear import PackedLinear
 from ioi_fast.kernels.panel_linear import PanelLinear, panels_supported
 from ioi_fast.kernels.reference import Linear
@@ -155,7 +156,10 @@ def workspace() -> Iterator[None]:
 
     Pages of freed tensors go on to the next ones; at the end all of them go back to the system.
     """
+    threads = torch.get_num_threads()
     torch.ops.ioi_fast.open_workspace()
+    if torch.get_num_threads() != threads:
+        set_own_threads(threads)  # a new thread's first kernel takes the number of all threads
     try:
         yield
     finally:

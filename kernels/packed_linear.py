@@ -33,7 +33,7 @@ class PackedLinear:
         self._weight = weight.T  # oneDNN and F.linear want [out, in]
         if self._packed:
             self._weight = torch.ops.mkldnn._reorder_linear_weight(self._weight.contiguous(), None)
-        self._bias = bias
+        self._bias = None if bias is None else bias.contiguous()  # oneDNN reads it as if it were
 
     def __call__(self, rows: Tensor) -> Tensor:
         """x @ weight + bias, [R, in] -> [R, out]."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from ioi_fast.available_memory import check_room
 from ioi_fast.ioi.records import IOIPrompt, sample_records
 from ioi_fast.ioi.words import NAMES, OBJECTS, PLACES
+from ioi_fast.own_settings import own_settings
 from ioi_fast.prompts import PromptPairs
 from ioi_fast.tokenizer import (
     TextCodec,
@@ -118,6 +119,7 @@ def _three_flips(rng: random.Random, record: IOIPrompt) -> tuple[str, str, str]:
     return io, rng.choice(NAMES), s2
 
 
+@own_settings()
 def pair_records(
     tokenizer: TextCodec,
     orig: Sequence[IOIPrompt],

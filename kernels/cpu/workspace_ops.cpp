@@ -4,6 +4,7 @@
 // 2.5 times its tensors. Here pages of freed tensors go on to the next ones, whatever their sizes,
 // and go back to the system as soon as more would be mapped than the tensors' own peak.
 
+#include <ATen/Parallel.h>
 #include <ATen/core/Tensor.h>
 #include <c10/core/CPUAllocator.h>
 #include <torch/library.h>
@@ -88,6 +89,8 @@ thread_local int64_t opened_here = 0;  // by this thread, the only one that a fo
 class Workspace final : public c10::Allocator {
  public:
   void open() {
+    // What the first kernel of a thread does: here, where a number of its own can be set back.
+    at::internal::lazy_init_num_threads();
     const std::lock_guard<std::mutex> lock(mutex_);
     ++opened_here;
     if (opened_++ > 0) return;
