@@ -16,10 +16,13 @@ import torch
 from torch import Tensor
 from torch.torch_version import TorchVersion
 
+from ioi_fast.config import GPT2Config
 from ioi_fast.kernels import cpu_ops, torch_ops
-from ioi_fast.kernels.bf16_linear import ROUNDED, bf16_arithmetic, bf16_linear
+from ioi_fast.kernels.bf16_linear import ONEDNN, ROUNDED, bf16_arithmetic, bf16_linear
 from ioi_fast.kernels.build import BuildError, load_kernels
+from ioi_fast.kernels.panel_linear import panels_supported
 from ioi_fast.kernels.reference import Linear
+from ioi_fast.memory.room import Room
 
 Op = Callable[..., Tensor]
 _OLDEST = (8, 0)  # compute capability of NVIDIA GPUs that the kernels are compiled for
@@ -177,6 +180,23 @@ def _interpreted() -> bool:
 def table_of(backend: str, precision: str, device: torch.device) -> Ops:
     """The table of a fast backend, "cpu" or "triton", for a model on a device."""
     return triton(precision, device) if backend == "triton" else cpu(precision)
+
+
+def room_of(config: GPT2Config, backend: str, precision: str, threads: int | None = None) -> Room:
+    """What a call of a backend takes beside the tensors that its plan counts, on so many threads
+    (default: those that torch has). A GPU's memory is torch's."""
+    if backend != "cpu":
+        return Room()
+    try:
+        load_kernels()
+    except BuildError:
+        compiled = fused = False
+    else:
+        compiled = True
+        by_rows = precision == "bf16" and bf16_arithmetic(compiled) == ONEDNN
+        fused = panels_supported() and not by_rows
+    threads = threads or torch.get_num_threads()
+    return Room.of(config, compiled=compiled, fused=fused, threads=int(threads))
 
 
 def in_bf16(table: Ops, means: str) -> Ops:

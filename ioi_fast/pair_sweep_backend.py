@@ -11,6 +11,7 @@ from ioi_fast.base import tiles
 from ioi_fast.clean_runs import clean_runs
 from ioi_fast.interventions import PairSweep
 from ioi_fast.kernels.torch_ops import rows_product
+from ioi_fast.memory.room import Room
 from ioi_fast.metrics import Metric
 from ioi_fast.model import GPT2
 from ioi_fast.ops import Ops
@@ -29,7 +30,12 @@ Advance = Callable[[int], None]
 
 
 def plan(
-    model: GPT2, pairs: PromptPairs, sweep: PairSweep, metric: Metric, max_memory: int | None
+    model: GPT2,
+    pairs: PromptPairs,
+    sweep: PairSweep,
+    metric: Metric,
+    max_memory: int | None,
+    room: Room | None = None,
 ) -> PairPlan:
     """The plan of a sweep; raises ValueError for too small a max_memory."""
     return plan_pairs(
@@ -40,6 +46,7 @@ def plan(
         between=sweep.between,
         vocabulary=vocabulary_tensors(metric),
         max_memory=max_memory,
+        room=room,
     )
 
 

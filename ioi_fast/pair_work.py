@@ -7,11 +7,12 @@ reruns each (sender, receiver, input) from the receiver's layer on (paper sectio
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ioi_fast.blocks import prompt_blocks
 from ioi_fast.config import GPT2Config
 from ioi_fast.memory import pair_sweeps
+from ioi_fast.memory.room import Room
 from ioi_fast.plan import LayerWork, rows_table
 from ioi_fast.sites import Head, Sender
 from ioi_fast.work import ROWS_PER_TILE, Prompt, Variant, run_flops
@@ -34,6 +35,7 @@ class PairPlan:
     vocabulary: int  # tensors of every logit at END that the metric takes, 0 for none
     prompt_blocks: tuple[tuple[int, ...], ...]
     rows_together: int
+    room: Room = field(default_factory=Room)
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -173,6 +175,7 @@ def plan_pairs(
     between: str,
     vocabulary: int,
     max_memory: int | None = None,
+    room: Room | None = None,
 ) -> PairPlan:
     """Splits the prompts to fit the memory; raises ValueError when it is too small for one."""
     longest = max(prompt.last for prompt in prompts) + 1
@@ -186,6 +189,7 @@ def plan_pairs(
         vocabulary=vocabulary,
         prompt_blocks=prompt_blocks(prompts, size),
         rows_together=_ROWS_TOGETHER,
+        room=room or Room(),
     )
     while max_memory is not None and whole.peak_bytes > max_memory:
         if size == 1 and whole.rows_together == 1:

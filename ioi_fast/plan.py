@@ -8,11 +8,12 @@ the receivers on everything is recomputed, on the tokens from the patched one to
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from ioi_fast.blocks import blocks_of, prompt_blocks, split
 from ioi_fast.config import GPT2Config
 from ioi_fast.memory import path_patches
+from ioi_fast.memory.room import Room
 from ioi_fast.sites import Receiver, Sender
 from ioi_fast.work import Knocked, Prompt, Variant, begun_before, first_reached, place, run_flops
 
@@ -46,6 +47,7 @@ class PathPlan:
     forms: int  # groups of prompts with means of their own
     prompt_blocks: tuple[tuple[int, ...], ...]  # indices of prompts of like length
     variant_blocks: tuple[range, ...]  # into variants
+    room: Room = field(default_factory=Room)
 
     @property
     def new_until(self) -> tuple[int, int]:
@@ -232,6 +234,7 @@ def plan_path_patch(
     knock_source: str = "zero",
     forms: int = 1,
     max_memory: int | None = None,
+    room: Room | None = None,
 ) -> PathPlan:
     """Orders the senders by first layer and splits prompts and senders to fit the memory.
 
@@ -257,6 +260,7 @@ def plan_path_patch(
         forms=forms,
         prompt_blocks=(tuple(range(len(prompts))),),
         variant_blocks=(range(len(variants)),),
+        room=room or Room(),
     )
     size, width = split(whole, max_memory)
     return replace(

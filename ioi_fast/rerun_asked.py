@@ -10,6 +10,7 @@ import torch
 from ioi_fast.circuit import Circuit
 from ioi_fast.config import GPT2Config
 from ioi_fast.interventions import Ablations, ActivationPatch
+from ioi_fast.memory.room import Room
 from ioi_fast.metrics import Metric
 from ioi_fast.new_run import first_changed
 from ioi_fast.positions import Position, role_position
@@ -36,6 +37,7 @@ def ask_ablations(
     ablations: Ablations,
     metric: Metric,
     max_memory: int | None,
+    room: Room | None = None,
 ) -> Asked:
     """What an `ablate` call asks; raises ValueError for too small a max_memory."""
     positions = {a.position.name: a.position for v in ablations.variants for a in v}
@@ -52,7 +54,7 @@ def ask_ablations(
         taken["mean_last"] = mean_pairs.new_end.tolist()
     if source == "mean_by_form":
         taken["forms"] = len(mean_pairs.forms.unique())
-    return _asked(config, pairs, variants, positions, taken, circuit, metric, max_memory)
+    return _asked(config, pairs, variants, positions, taken, circuit, metric, max_memory, room)
 
 
 def ask_activation_patch(
@@ -61,6 +63,7 @@ def ask_activation_patch(
     patch: ActivationPatch,
     metric: Metric,
     max_memory: int | None,
+    room: Room | None = None,
 ) -> Asked:
     """What an `activation_patch` call asks; raises ValueError for too small a max_memory."""
     positions = {position.name: position for _, position in patch.cells}
@@ -72,7 +75,7 @@ def ask_activation_patch(
 
     variants = [changes(place, position.name) for place, position in patch.cells]
     taken = {"source": "new", "source_rows": _rows_of_new(pairs, positions, False)}
-    return _asked(config, pairs, variants, positions, taken, None, metric, max_memory)
+    return _asked(config, pairs, variants, positions, taken, None, metric, max_memory, room)
 
 
 def _change(node: Node, site: str, position: str) -> Change:
@@ -108,6 +111,7 @@ def _asked(
     circuit: Circuit | None,
     metric: Metric,
     max_memory: int | None,
+    room: Room | None = None,
 ) -> Asked:
     for _, role in () if circuit is None else circuit.nodes:
         positions.setdefault(role, role_position(role, pairs, "base"))
@@ -128,5 +132,6 @@ def _asked(
         roles=None if circuit is None else circuit.roles,
         vocabulary=vocabulary_tensors(metric),
         max_memory=max_memory,
+        room=room,
     )
     return Asked(plan, positions, circuit)

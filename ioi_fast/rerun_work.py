@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from ioi_fast.blocks import prompt_blocks
 from ioi_fast.config import GPT2Config
 from ioi_fast.memory import rerun_plans
+from ioi_fast.memory.room import Room
 from ioi_fast.rerun_flops import FlopCount
 from ioi_fast.rerun_variants import (
     Change,
@@ -48,6 +49,7 @@ class RerunPlan:
     vocabulary: int  # tensors of every logit at END that the metric takes, 0 for none
     prompt_blocks: tuple[tuple[int, ...], ...]
     rows_together: int
+    room: Room = field(default_factory=Room)
 
     @property
     def first_layer(self) -> int:
@@ -223,6 +225,7 @@ def plan_reruns(
     roles: Mapping[Head, tuple[str, ...]] | None = None,
     vocabulary: int = 0,
     max_memory: int | None = None,
+    room: Room | None = None,
 ) -> RerunPlan:
     """Orders variants, so that those alike at first stand together, and splits to fit the memory.
 
@@ -251,6 +254,7 @@ def plan_reruns(
         mean_last=tuple(mean_last),
         prompt_blocks=prompt_blocks(lengths, size),
         rows_together=ROWS_TOGETHER,
+        room=room or Room(),
     )
     while max_memory is not None and whole.peak_bytes > max_memory:
         if size == 1 and whole.rows_together == 1:

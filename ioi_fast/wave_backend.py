@@ -11,6 +11,7 @@ from ioi_fast.base import Grid, tiles
 from ioi_fast.clean_runs import Wanted, clean_runs
 from ioi_fast.interventions import KnockOut, PathPatch
 from ioi_fast.knock_outs import KnockOuts, knock_out_means, site_of_node
+from ioi_fast.memory.room import Room
 from ioi_fast.metrics import Metric
 from ioi_fast.model import GPT2
 from ioi_fast.new_run import first_changed
@@ -34,7 +35,12 @@ Advance = Callable[[int], None]
 
 
 def plan(
-    model: GPT2, pairs: PromptPairs, patch: PathPatch, metric: Metric, max_memory: int | None
+    model: GPT2,
+    pairs: PromptPairs,
+    patch: PathPatch,
+    metric: Metric,
+    max_memory: int | None,
+    room: Room | None = None,
 ) -> PathPlan:
     """The plan of a path patch; raises ValueError for too small a max_memory."""
     return plan_path_patch(
@@ -52,6 +58,7 @@ def plan(
         knock_source=patch.knock_out.source,
         forms=_forms(pairs, patch.knock_out),
         max_memory=max_memory,
+        room=room,
     )
 
 

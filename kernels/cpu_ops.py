@@ -126,9 +126,9 @@ def attention_delta(
     One kernel: a prompt's keys and values serve all its variants, and a head that the table
     freezes or takes from a source is not read.
     """
-    deltas = [t.reshape(-1, *t.shape[-4:]) for t in (delta_q, delta_k, delta_v)]
-    if table is not None:
-        table = table.reshape(-1, *table.shape[-3:])
+    deltas = [t if t.dim() == 5 else t[None] for t in (delta_q, delta_k, delta_v)]
+    if table is not None and table.dim() == 3:
+        table = table[None]
     base = (q_NTHK, k_NSHK, v_NSHK)
     out = torch.ops.ioi_fast.attention_delta(
         *base, *deltas, scale, at_NT, changed_NC, table, sources

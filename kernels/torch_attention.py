@@ -43,7 +43,7 @@ def attention_delta(
     if at_NT is None:
         at_NT = torch.arange(T, device=q_NTHK.device).expand(N, T)
     if table is not None:
-        table = table.reshape(-1, N, T, H)
+        table = table if table.dim() == 4 else table[None]
     out = torch.empty(deltas[0].shape, dtype=q_NTHK.dtype, device=q_NTHK.device)
     P, row = len(out), max(1, S, K, deltas[1].shape[2])
     for n, t, h, p in _blocks((N, T, H, P), row):

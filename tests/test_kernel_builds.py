@@ -13,7 +13,7 @@ from ioi_fast.kernels.build import CACHE_VARIABLE, find_compiler
 
 pytestmark = pytest.mark.slow
 HERE = Path(__file__).parent
-TESTS = [str(HERE / name) for name in ("test_cpu_ops.py", "test_panels.py")]
+TESTS = [str(HERE / name) for name in ("test_cpu_ops.py", "test_panels.py", "test_empty_inputs.py")]
 ONLY = "c++ or test_panels or product"  # tests of the kernels
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"]
 
@@ -41,7 +41,7 @@ def run_ops(
         cwd=HERE.parent,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=800,
     )
 
 
@@ -71,10 +71,23 @@ def sanitizer_runtime() -> str:
     return " ".join(found)
 
 
-def test_sanitizers_find_nothing(tmp_path: Path) -> None:
+def has_avx512() -> bool:
+    """Whether this CPU runs what is compiled for AVX-512, panels included."""
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text().split() if cpuinfo.exists() else []
+    return {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"} <= set(flags)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("build", ["portable", "AVX-512"])
+def test_sanitizers_find_nothing(build: str, tmp_path: Path) -> None:
+    """The portable build, and the one with strips of panels in wide registers."""
+    if build == "AVX-512" and not has_avx512():
+        pytest.skip("this CPU has no AVX-512")
+    chosen = "-DIOI_FAST_PORTABLE" if build == "portable" else "-march=x86-64-v4"
     done = run_ops(
         tmp_path,
-        ["-O1", "-g", "-DIOI_FAST_PORTABLE"],
+        ["-O1", "-g", chosen],
         SANITIZE,
         LD_PRELOAD=sanitizer_runtime(),
         ASAN_OPTIONS="detect_leaks=0",

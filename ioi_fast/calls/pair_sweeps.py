@@ -91,7 +91,8 @@ def _run(
     kept: PairValues,
 ) -> tuple[Tensor, str]:
     if choice.backend != "reference":
-        work = pair_sweep_backend.plan(model, pairs, sweep, metric, max_memory)
+        room = ops.room_of(model.config, choice.backend, choice.precision)
+        work = pair_sweep_backend.plan(model, pairs, sweep, metric, max_memory, room)
         table = ops.table_of(choice.backend, choice.precision, model.device)
         with table.workspace(), bar(work.steps, "pair sweep", progress) as advance:
             base = pair_sweep_backend.pair_sweep(

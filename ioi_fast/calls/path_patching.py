@@ -99,7 +99,8 @@ def _run_path_patch(
     progress: bool,
 ) -> tuple[Outcome, str]:
     if choice.backend != "reference":
-        work = wave_backend.plan(model, pairs, patch, metric, max_memory)
+        room = ops.room_of(model.config, choice.backend, choice.precision)
+        work = wave_backend.plan(model, pairs, patch, metric, max_memory, room)
         table = ops.table_of(choice.backend, choice.precision, model.device)
         if max_memory is not None:
             # What is captured stands beside what a plan counts.

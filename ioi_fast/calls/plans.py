@@ -6,11 +6,12 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from ioi_fast import pair_sweep_backend, wave_backend
+from ioi_fast import ops, pair_sweep_backend, wave_backend
 from ioi_fast.backends import check_request, fast_backend
 from ioi_fast.calls.pair_sweeps import checked_sweep, pair_sweep
 from ioi_fast.calls.path_patching import checked_patch, path_patch
 from ioi_fast.calls.reruns import ablate, activation_patch, checked_ablations, checked_activation
+from ioi_fast.memory.room import Room
 from ioi_fast.model import GPT2
 from ioi_fast.prompts import PromptPairs
 from ioi_fast.rerun_asked import ask_ablations, ask_activation_patch
@@ -65,29 +66,36 @@ def _of_path_patch(model: GPT2, pairs: PromptPairs, given: Mapping) -> Callable[
     names = ("senders", "receivers", "position", "between", "knock_out", "knock_out_source")
     metric = given["metric"]
     patch = checked_patch(model, pairs, metric, **{name: given[name] for name in names})
-    return lambda: wave_backend.plan(model, pairs, patch, metric, given["max_memory"])
+    return lambda: wave_backend.plan(model, pairs, patch, metric, *_limits(model, given))
 
 
 def _of_ablate(model: GPT2, pairs: PromptPairs, given: Mapping) -> Callable[[], Plan]:
     names = ("variants", "source", "base", "mean_pairs", "metric")
     asked = checked_ablations(model, pairs, **{name: given[name] for name in names})
     ablations, means = asked
-    more = (ablations, given["metric"], given["max_memory"])
-    return lambda: ask_ablations(model.config, pairs, means, *more).plan
+    more = (means, ablations, given["metric"])
+    return lambda: ask_ablations(model.config, pairs, *more, *_limits(model, given)).plan
 
 
 def _of_activation_patch(model: GPT2, pairs: PromptPairs, given: Mapping) -> Callable[[], Plan]:
     names = ("site", "position", "heads", "metric")
     patch = checked_activation(model, pairs, **{name: given[name] for name in names})
-    more = (patch, given["metric"], given["max_memory"])
-    return lambda: ask_activation_patch(model.config, pairs, *more).plan
+    more = (patch, given["metric"])
+    return lambda: ask_activation_patch(model.config, pairs, *more, *_limits(model, given)).plan
 
 
 def _of_pair_sweep(model: GPT2, pairs: PromptPairs, given: Mapping) -> Callable[[], Plan]:
     names = ("inputs", "between", "position", "per_prompt", "metric")
     sweep = checked_sweep(model, pairs, **{name: given[name] for name in names})
-    metric, max_memory = given["metric"], given["max_memory"]
-    return lambda: pair_sweep_backend.plan(model, pairs, sweep, metric, max_memory)
+    more = (sweep, given["metric"])
+    return lambda: pair_sweep_backend.plan(model, pairs, *more, *_limits(model, given))
+
+
+def _limits(model: GPT2, given: Mapping) -> tuple[int | None, Room]:
+    """max_memory, and what the call takes beside its tensors."""
+    backend, _ = fast_backend(model, given["precision"], given["backend"])
+    asked = (backend, given["precision"], given["threads"])
+    return given["max_memory"], ops.room_of(model.config, *asked)
 
 
 _PLANNERS: dict[Callable, Planner] = {

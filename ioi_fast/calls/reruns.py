@@ -47,7 +47,8 @@ def activation_patch(
         choice = choose(model, backend, precision, max_memory)
         read = bound_metric(metric, pairs.extra)
         if choice.backend != "reference":
-            asked = ask_activation_patch(model.config, pairs, patch, metric, max_memory)
+            limits = (max_memory, ops.room_of(model.config, choice.backend, choice.precision))
+            asked = ask_activation_patch(model.config, pairs, patch, metric, *limits)
             outcome, ran = _rerun(model, pairs, pairs, asked, read, choice, progress)
         else:
             exact, ran = exact_model(model, choice), "reference"
@@ -103,7 +104,8 @@ def ablate(
         choice = choose(model, backend, precision, max_memory)
         read = bound_metric(metric, pairs.extra)
         if choice.backend != "reference":
-            work = ask_ablations(model.config, pairs, mean_pairs, ablations, metric, max_memory)
+            limits = (max_memory, ops.room_of(model.config, choice.backend, choice.precision))
+            work = ask_ablations(model.config, pairs, mean_pairs, ablations, metric, *limits)
             outcome, ran = _rerun(model, pairs, mean_pairs, work, read, choice, progress)
         else:
             exact, ran = exact_model(model, choice), "reference"

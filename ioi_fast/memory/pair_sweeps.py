@@ -25,7 +25,7 @@ def of_block(plan: PairPlan, prompts: Sequence[Prompt]) -> int:
     reading.read_out(ledger, config, plan.vocabulary, len(prompts))
     if waves:
         _wave(ledger, plan, asked)
-    return ledger.peak_bytes
+    return plan.room.bytes(ledger.peak)
 
 
 def _wave(ledger: Ledger, plan: PairPlan, asked: Asked) -> None:

@@ -37,7 +37,7 @@ def of_block(plan: PathPlan, prompts: Sequence[Prompt], variants: int) -> int:
     reading.read_out(ledger, plan.config, plan.vocabulary, len(prompts))
     if waves:
         _wave(ledger, plan, asked, variants)
-    return ledger.peak_bytes
+    return plan.room.bytes(ledger.peak)
 
 
 def _asked(plan: PathPlan, prompts: Sequence[Prompt]) -> Asked:

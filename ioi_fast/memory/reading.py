@@ -13,7 +13,7 @@ from ioi_fast.memory.ledger import Ledger
 VOCABULARY_ROWS = 64
 READING_ROWS = 8
 # How many tensors of logits comparing them takes, by metric; a callable is thought to make one.
-TENSORS = {"logit_diff": 0, "accuracy": 0, "kl": 9, "prob": 6, "rank": 4}
+TENSORS = {"logit_diff": 0, "accuracy": 0, "kl": 9, "prob": 6, "rank": 6}
 TENSORS_OF_A_CALLABLE = 3
 
 

@@ -129,7 +129,7 @@ def of_block(plan: RerunPlan, prompts: Sequence[RerunPrompt], tiles: Tiles) -> i
     reading.read_out(ledger, config, plan.vocabulary, len(prompts))
     if plan.variants:
         _variants(ledger, plan, orig, tail, tiles)
-    return ledger.peak_bytes
+    return plan.room.bytes(ledger.peak)
 
 
 def _walk(

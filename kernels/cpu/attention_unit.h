@@ -124,7 +124,8 @@ class Unit {
     lane_products(work_.k.at(0, n_, 0, h_), work_.k.t, used_, queries_.data(), work_.K,
                   scores_.data());
     multiply(scores_.data(), work_.scale, used_ * kLanes);
-    slots_ = work_.changed ? work_.C : used_;
+    // Of no slots there is no address either.
+    slots_ = work_.changed || work_.C == 0 ? work_.C : used_;
     softmax_lanes(scores_.data(), seen_, used_, pattern_.data());
   }
 
@@ -140,8 +141,10 @@ class Unit {
     add(queries_.data(), delta_queries_.data(), moved_queries_.data(), work_.K * kLanes);
     lane_products(work_.k.at(0, n_, 0, h_), work_.k.t, used_, delta_queries_.data(), work_.K,
                   move_.data());
-    lane_products(work_.delta_k.at(p, n_, 0, h_), work_.delta_k.t, slots_, moved_queries_.data(),
-                  work_.K, own_.data());
+    if (slots_ > 0) {  // where nothing changed there is no row to point at
+      lane_products(work_.delta_k.at(p, n_, 0, h_), work_.delta_k.t, slots_, moved_queries_.data(),
+                    work_.K, own_.data());
+    }
     for (int64_t c = 0; c < slots_; ++c) {
       float* row = key_row(move_, c);
       if (row) add(row, own_.data() + c * kLanes, row, kLanes);
@@ -167,7 +170,9 @@ class Unit {
       }
     }
     mix_values(change_, work_.v.at(0, n_, 0, h_), work_.v.t, used_, false);
-    mix_values(own_, work_.delta_v.at(p, n_, 0, h_), work_.delta_v.t, slots_, true);
+    if (slots_ > 0) {
+      mix_values(own_, work_.delta_v.at(p, n_, 0, h_), work_.delta_v.t, slots_, true);
+    }
   }
 
   void mix_values(const std::vector<float>& weights, const float* rows, int64_t stride,

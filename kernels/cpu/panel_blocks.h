@@ -55,7 +55,7 @@ inline const Word* words_of(const at::Tensor& panels) {
 // Panels of a weight [K, columns]: fp32 [columns / 32, K, 32], or bf16 [columns / 32, K / 2, 32, 2].
 inline void check_panels(const at::Tensor& panels, int64_t K, int64_t columns, const char* name) {
   const int64_t pair = in_bf16(panels) ? 2 : 1, dim = panels.dim();
-  const bool shaped = dim == 2 + pair && (dim == 3 || panels.size(3) == pair) &&
+  const bool shaped = K > 0 && columns > 0 && dim == 2 + pair && (dim == 3 || panels.size(3) == pair) &&
                       panels.size(0) == (columns + kPanel - 1) / kPanel &&
                       panels.size(1) == (K + pair - 1) / pair && panels.size(2) == kPanel;
   TORCH_CHECK(shaped && panels.is_contiguous() && (pair == 2 || panels.scalar_type() == at::kFloat),

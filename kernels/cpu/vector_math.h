@@ -5,8 +5,10 @@
 #include <cstdint>
 #include <cstring>
 
-// One body, compiled for each instruction set; the loader picks the best that the CPU has.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(IOI_FAST_PORTABLE)
+// One body, compiled for each instruction set; the loader picks the best that the CPU has. Builds for
+// AVX-512 alone need no others.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && \
+    !defined(IOI_FAST_PORTABLE) && !defined(__AVX512F__)
 #define EVERY_CPU __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define EVERY_CPU
