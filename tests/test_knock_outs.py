@@ -52,6 +52,7 @@ def test_every_sender(receivers: object, knocked: str, source: str) -> None:
             with_forms(ragged_pairs()),
             senders=SENDERS,
             receivers=receivers,
+            position="END",
             between=between,
             knock_out=KNOCKED[knocked],
             knock_out_source=source,
