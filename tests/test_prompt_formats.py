@@ -166,7 +166,7 @@ def test_tables_in_parquet_say_what_to_do(tmp_path):
     assert "A Parquet file is not read" in message and '{"prompts": [{"clean"' in message
 
 
-CSV = ',clean,corrupted,corrupted_hard,correct_idx,incorrect_idx\n7,"{}","{}",x,{},{}\n'
+CSV = 'clean,corrupted,corrupted_hard,correct_idx,incorrect_idx\n"{}","{}",x,{},{}\n'
 
 
 def test_a_csv_of_names(tmp_path, load):
@@ -182,7 +182,7 @@ BAD_CSV = [
     (CSV.format(FIRST["clean"], "x", 50257, 1757), "correct_idx 50257 is no text here"),
     (CSV.format(FIRST["clean"], "x", "5335.0", 1757), "correct_idx must be a token id"),
     (CSV.format("", "x", 5335, 1757), 'row 0: "clean" must be a text'),
-    (CSV.format("Mary and John", "x", 5335, 1757) + "8,y\n", "row 1 must have as many fields"),
+    (CSV.format("Mary and John", "x", 5335, 1757) + "y,z\n", "row 1 must have as many fields"),
     ("clean,corrupted,label\nx 13,y 13,52\n", "one column correct_idx.*metric of your own"),
     ("clean,corrupted,country_idx,corrupted_country_idx\nx,y,1,2\n", "one column correct_idx"),
     ("clean,clean,corrupted,correct_idx,incorrect_idx\n", "one column clean"),

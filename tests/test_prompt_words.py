@@ -58,6 +58,21 @@ def test_words_of_several_tokens_are_one_stretch():
     assert [one.stop - one.start for one in stretches] == [3, 2]
 
 
+def test_a_tokenizer_that_begins_texts_with_a_space():
+    """Its "Ann" is " Ann", and a name behind a quote is found all the same."""
+
+    class Spaced:
+        decode = staticmethod(gpt2_tokenizer().decode)
+
+        @staticmethod
+        def encode(text):
+            return gpt2_tokenizer().encode(text if text.startswith(" ") else f" {text}")
+
+    ids = Spaced.encode('Ann and "Ann" and JoAnn')
+    found = [Spaced.decode(ids[one.start : one.stop]) for one in whole_words(Spaced, ids, "Ann")]
+    assert found == [" Ann", "Ann"]
+
+
 @pytest.mark.parametrize(
     ("clean", "answer", "wrong", "roles"),
     [
@@ -123,6 +138,14 @@ def test_an_answer_that_goes_on_with_the_last_word_is_taken(load):
     record = {"clean": text, "corrupt": text, "answers": ["52"], "wrong_answers": ["12"]}
     pairs = load(record, word_idxs={})
     assert pairs.roles == ("END",) and pairs.answers.tolist() == gpt2_tokenizer().encode("52")
+
+
+def test_an_answer_on_a_line_of_its_own_is_taken(load):
+    """Without roles of names; behind a line break it has no space."""
+    lines = {key: f"{FIRST[key]} whom?\n" for key in ("clean", "corrupt")}
+    pairs = load(FIRST | lines | {"answers": ["Mary"], "wrong_answers": ["John"]}, word_idxs={})
+    assert pairs.roles == ("END",) and words_at(pairs, 0) == {"END": "\n"}
+    assert pairs.answers.tolist() == gpt2_tokenizer().encode("Mary")
 
 
 DIET = {

@@ -127,7 +127,7 @@ def _check_given(prompt: CleanPrompt, given: dict[str, int]) -> None:
     problem = _misfit(prompt, given)
     if problem is None:
         return
-    earlier = {role: max(0, index - 1) for role, index in given.items()}
+    earlier = {role: index - 1 for role, index in given.items()}
     if _misfit(prompt, earlier) is None:
         problem += (
             ": counted with BOS? All of them fit one token earlier, and word_idxs must be counted "

@@ -40,7 +40,7 @@ def _words(tokenizer: TextCodec, text: str, ids: list[int]) -> list[int] | None:
     pieces = [plain_ids(tokenizer, word) for word in (first, *(f" {word}" for word in others))]
     spelt = [token for piece in pieces for token in piece]
     front = len(spelt) - len(ids)  # a BOS that is written out stands before `ids`
-    if front not in (0, 1) or spelt[front:] != ids:
+    if spelt[front:] != ids:
         return None
     lasts, total = [], -front
     for piece in pieces:

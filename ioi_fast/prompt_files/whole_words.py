@@ -37,15 +37,21 @@ def whole_words(tokenizer: TextCodec, ids: list[int], word: str) -> list[Stretch
     if not word:
         return []
     borders = _Borders(tokenizer, ids, word)
-    forms = {tuple(plain_ids(tokenizer, form)) for form in (word, f" {word}")}
     found = {
         (start, start + len(form))
-        for form in forms
-        if form
+        for form in _forms(tokenizer, word)
         for start in _starts(ids, form)
         if borders.around(start, start + len(form))
     }
     return [Stretch(*ends) for ends in sorted(found)]
+
+
+def _forms(tokenizer: TextCodec, word: str) -> set[tuple[int, ...]]:
+    """The tokens that spell a word at the start of a text, behind a space and behind a quote."""
+    quote, *forms = (plain_ids(tokenizer, text) for text in ('"', word, f" {word}", f'"{word}'))
+    if forms[-1][: len(quote)] == quote:
+        forms[-1] = forms[-1][len(quote) :]  # not that of a start to which a tokenizer adds a space
+    return {tuple(form) for form in forms if form}
 
 
 def _starts(ids: list[int], form: tuple[int, ...]) -> list[int]:
