@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from ioi_fast.config import GPT2Config
 from ioi_fast.prompt_fields import NO_ROLES
 from ioi_fast.prompts import PromptPairs
+from ioi_fast.quoting import quoted
 from ioi_fast.sites import (
     Head,
     Node,
@@ -39,7 +40,7 @@ class Circuit:
         edges: list[tuple[str, str]] | None = None,
     ) -> None:
         if not isinstance(heads, Mapping):
-            raise TypeError(f"heads must be a dict like {{'9.9': 'END'}}, got {heads!r}")
+            raise TypeError(f"heads must be a dict like {{'9.9': 'END'}}, got {quoted(heads)}")
         roles: dict[Head, tuple[str, ...]] = {}
         for key, kept in heads.items():
             head = _read_head(key, "heads")
@@ -48,10 +49,12 @@ class Circuit:
             argument = f"heads[{head}]"
             roles[head] = read_roles(kept, argument, "a role like 'END'")
             if any(role in NO_ROLES for role in roles[head]):
-                raise ValueError(f"{argument} must be roles like 'END', got {kept!r}")
+                raise ValueError(f"{argument} must be roles like 'END', got {quoted(kept)}")
         self.roles: dict[Head, tuple[str, ...]] = dict(sorted(roles.items()))
         if classes is not None and not isinstance(classes, Mapping):
-            raise TypeError(f"classes must be a dict like {{'mover': ['9.9']}}, got {classes!r}")
+            raise TypeError(
+                f"classes must be a dict like {{'mover': ['9.9']}}, got {quoted(classes)}"
+            )
         self.classes: dict[str, tuple[Head, ...]] = {
             name: self._class(name, members) for name, members in (classes or {}).items()
         }
@@ -61,8 +64,8 @@ class Circuit:
 
     def _class(self, name: object, members: object) -> tuple[Head, ...]:
         if not isinstance(name, str):
-            raise TypeError(f"classes must have strings as names, got {name!r}")
-        argument = f"classes[{name!r}]"
+            raise TypeError(f"classes must have strings as names, got {quoted(name)}")
+        argument = f"classes[{quoted(name)}]"
         heads = tuple(_read_head(key, argument) for key in _listed(members, argument, "['9.9']"))
         for head in heads:
             self._check_member(head, argument)
@@ -71,7 +74,7 @@ class Circuit:
 
     def _edge(self, edge: object, argument: str) -> tuple[str, str]:
         if not isinstance(edge, (tuple, list)) or len(edge) != 2:
-            raise TypeError(f"{argument} must be a pair like ('2.2', '5.5.k'), got {edge!r}")
+            raise TypeError(f"{argument} must be a pair like ('2.2', '5.5.k'), got {quoted(edge)}")
         sender = read_node(edge[0], argument)
         self._check_member(sender, argument)
         if isinstance(edge[1], str) and edge[1] == "logits":
@@ -97,7 +100,7 @@ class Circuit:
             parse_node(head, config, "base")
             if role not in pairs.positions:
                 raise ValueError(
-                    f"base: the prompts have no role {role!r} of {head}, "
+                    f"base: the prompts have no role {quoted(role)} of {head}, "
                     f"only {', '.join(pairs.roles)}"
                 )
 
@@ -111,7 +114,7 @@ def read_roles(kept: object, argument: str, expected: str) -> tuple[str, ...]:
     if isinstance(kept, str):
         return (kept,)
     if not isinstance(kept, (list, tuple)) or not all(isinstance(role, str) for role in kept):
-        raise TypeError(f"{argument} must be {expected} or a list of roles, got {kept!r}")
+        raise TypeError(f"{argument} must be {expected} or a list of roles, got {quoted(kept)}")
     if not kept:
         raise ValueError(f"{argument} must have at least one role, got an empty list")
     check_distinct(tuple(kept), kept, argument)
@@ -121,12 +124,12 @@ def read_roles(kept: object, argument: str, expected: str) -> tuple[str, ...]:
 def _listed(value: object, argument: str, like: str) -> list:
     """What is listed; a text is no list, a set has no order, a dict would lose its values."""
     if isinstance(value, (str, set, frozenset, Mapping)) or not isinstance(value, Iterable):
-        raise TypeError(f"{argument} must be a list like {like}, got {value!r}")
+        raise TypeError(f"{argument} must be a list like {like}, got {quoted(value)}")
     return list(value)
 
 
 def _read_head(key: object, argument: str) -> Head:
     node = read_node(key, argument)
     if not isinstance(node, Head):
-        raise ValueError(f"{argument}: expected a head like '9.9', got {key!r}")
+        raise ValueError(f"{argument}: expected a head like '9.9', got {quoted(key)}")
     return node

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ioi_fast.circuit import Circuit
+from ioi_fast.config_json import read_json
+from ioi_fast.quoting import cut, quoted
 from ioi_fast.report.atomic import write_text
 
 _KEYS = ("heads", "classes", "edges")
@@ -35,7 +37,8 @@ def circuit_from_dict(found: object) -> Circuit:
     unknown = [key for key in found if key not in _KEYS]
     if unknown or "heads" not in found:
         raise ValueError(
-            f"a circuit must have 'heads' and may have 'classes' and 'edges', got {list(found)}"
+            "a circuit must have 'heads' and may have 'classes' and 'edges', "
+            f"got {quoted(list(found))}"
         )
     return Circuit(found["heads"], found.get("classes"), found.get("edges"))
 
@@ -51,17 +54,8 @@ def load_circuit(path: str | os.PathLike[str]) -> Circuit:
     >>> load_circuit("circuit.json")  # doctest: +SKIP
     Circuit(0.1@S2, 9.9@END)
     """
+    found = read_json(path)
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        return circuit_from_dict(json.loads(text, object_pairs_hook=_no_key_twice))
+        return circuit_from_dict(found)
     except (TypeError, ValueError) as problem:
-        raise ValueError(f"{path}: {problem}") from problem
-
-
-def _no_key_twice(entries: list[tuple[str, object]]) -> dict[str, object]:
-    """JSON keeps the last of equal keys: a head would be lost."""
-    found = dict(entries)
-    if len(found) < len(entries):
-        names = [name for name, _ in entries]
-        raise ValueError(f"{next(n for n in names if names.count(n) > 1)!r} is there twice")
-    return found
+        raise ValueError(f"{path}: {cut(problem)}") from problem

@@ -10,11 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ioi_fast.config import GPT2Config
+from ioi_fast.quoting import cut, quoted
 from ioi_fast.whole_numbers import whole_number
 
 # 9.6 as the paper prints it; L9H6, a9.h6 and A9.6 as other tools do.
-_HEAD = re.compile(r"[LlAa]?(\d+)[.][Hh]?(\d+)|[Ll](\d+)[Hh](\d+)")
-_MLP = re.compile(r"(?:mlp|MLP|m)\s?(\d+)")
+_NUMBER = r"([0-9]{1,9})"
+_HEAD = re.compile(rf"[LlAa]?{_NUMBER}[.][Hh]?{_NUMBER}|[Ll]{_NUMBER}[Hh]{_NUMBER}")
+_MLP = re.compile(rf"(?:mlp|MLP|m)\s?{_NUMBER}")
 _RECEIVER = re.compile(r"(.+)[.]([qkv])")
 
 
@@ -34,7 +36,7 @@ class Head:
         """Reads 9.6, L9H6, a9.h6 or A9.6; raises ValueError for anything else."""
         match = _HEAD.fullmatch(text.strip())
         if not match:
-            raise ValueError(f"expected a head like '9.6', got {text!r}")
+            raise ValueError(f"expected a head like '9.6', got {quoted(text)}")
         layer, head = (int(number) for number in match.groups() if number is not None)
         return cls(layer, head)
 
@@ -53,7 +55,7 @@ class Mlp:
         """Reads mlp3, MLP 3 or m3; raises ValueError for anything else."""
         match = _MLP.fullmatch(text.strip())
         if not match:
-            raise ValueError(f"expected an MLP like 'mlp3', got {text!r}")
+            raise ValueError(f"expected an MLP like 'mlp3', got {quoted(text)}")
         return cls(int(match[1]))
 
     def __str__(self) -> str:
@@ -113,12 +115,14 @@ def read_node(value: object, argument: str) -> Node:
             return kind.parse(value)
         except ValueError:
             raise ValueError(
-                f"{argument}: expected a head like '9.6' or an MLP like 'mlp3', got {value!r}"
+                f"{argument}: expected a head like '9.6' or an MLP like 'mlp3', got {quoted(value)}"
             ) from None
     numbers = [whole_number(part) for part in _numbers(value)]
     if numbers and None not in numbers:
         return Mlp(*numbers) if isinstance(value, Mlp) else Head(*numbers)
-    raise TypeError(f"{argument}: expected a head like '9.6' or (9, 6), or 'mlp3', got {value!r}")
+    raise TypeError(
+        f"{argument}: expected a head like '9.6' or (9, 6), or 'mlp3', got {quoted(value)}"
+    )
 
 
 def _numbers(value: object) -> tuple:
@@ -180,7 +184,7 @@ def listed(value: object, expected: str) -> list:
     """What is listed, of any kind; raises TypeError for a set, which has no order, or a dict, which
     would lose its values, and ValueError for nothing."""
     if isinstance(value, (str, set, frozenset, Mapping)) or not isinstance(value, Iterable):
-        raise TypeError(f"{expected}, got {value!r}")
+        raise TypeError(f"{expected}, got {quoted(value)}")
     entries = list(value)
     if not entries:
         raise ValueError(f"{expected}, got an empty list")
@@ -190,7 +194,7 @@ def listed(value: object, expected: str) -> list:
 def _parse_group(entry: object, config: GPT2Config, argument: str) -> Sender:
     if isinstance(entry, Sender):
         if not isinstance(entry.nodes, (tuple, list)):
-            raise TypeError(f"{argument}: a Sender must hold a tuple of nodes, got {entry!r}")
+            raise TypeError(f"{argument}: a Sender must hold a tuple of nodes, got {quoted(entry)}")
         entry = list(entry.nodes)
     if not isinstance(entry, list):
         return Sender((parse_node(entry, config, argument),))
@@ -206,7 +210,7 @@ def check_distinct(keys: Sequence, entries: Sequence, argument: str) -> None:
     seen = set()
     for key, entry in zip(keys, entries, strict=True):
         if key in seen:
-            raise ValueError(f"{argument}: {entry} is there twice")
+            raise ValueError(f"{argument}: {cut(entry)} is there twice")
         seen.add(key)
 
 
@@ -243,4 +247,4 @@ def read_receiver(value: object, argument: str) -> Receiver:
         kind, pattern = (Head, _HEAD) if match else (Mlp, _MLP)
         if pattern.fullmatch(node.strip()):
             return Receiver(kind.parse(node), site)
-    raise ValueError(f"{argument}: expected a receiver like '9.9.q' or 'mlp5', got {value!r}")
+    raise ValueError(f"{argument}: expected a receiver like '9.9.q' or 'mlp5', got {quoted(value)}")

@@ -130,21 +130,51 @@ def test_a_named_circuit_is_never_written_over(tmp_path, capsys) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage",
-    [{"figures": ["x"]}, {"measures": [{"name": "a", "value": [1], "prompts": 2}]}, {"circuit": 3}],
+    ("damage", "place"),
+    [
+        ({"figures": ["x"]}, "figures[0]: a figure must be an object, got 'x'"),
+        ({"figures": [{"kind": "Table", "title": 5}]}, "figures[0]: title must be of type str"),
+        ({"figures": [{"kind": "BarList", "title": ""}]}, "figures[0]: caption of BarList is miss"),
+        ({"figures": {"kind": ["Table"]}}, "figures must be a list, got {'kind': ['Table']}"),
+        ({"measures": [{"name": "a", "value": [1], "prompts": 2}]}, "measures[0].value must be"),
+        ({"measures": [{"name": "a", "value": 1}]}, "measures[0].prompts is missing"),
+        (
+            {"measures": [{"name": "a", "value": 1, "prompts": 2, "verdict": 5}]},
+            "measures[0].verdict must be str, got 5",
+        ),
+        ({"measures": [3]}, "measures[0] must be an object, got 3"),
+        ({"measures": None}, "measures must be a list, got None"),
+        ({"circuit": 3}, "circuit: a circuit must be an object"),
+        ({"circuit": {"heads": {"1.6": "all"}}}, "circuit: heads[1.6] must be roles like 'END'"),
+        ({"title": []}, "title must be a text, got []"),
+        ({"key": None}, "key must be a text, got None"),
+        ({"title": 7, "key": "x" * 10**6, "measures": 5}, None),
+    ],
 )
-def test_damaged_findings_are_made_again(damage: dict, monkeypatch, tmp_path) -> None:
+def test_what_is_no_finding_is_named_and_left_alone(
+    damage: dict, place: str | None, monkeypatch, tmp_path, capsys
+) -> None:
     model = reading_model()
     assert reproduce(monkeypatch, model, tmp_path, "E1") == 0
     file = tmp_path / "E1.json"
     whole = json.loads(file.read_text())
-    file.write_text(json.dumps(whole | damage))
-    assert reproduce(monkeypatch, model, tmp_path, "E1") == 0
-    again = json.loads(file.read_text())
-    assert {**again, "seconds": 0} == {**whole, "seconds": 0}
+    damaged = json.dumps(whole | damage)
+    file.write_text(damaged)
+    if place is None:  # of another study
+        assert reproduce(monkeypatch, model, tmp_path, "E1") == 0
+        assert {**json.loads(file.read_text()), "seconds": 0} == {**whole, "seconds": 0}
+        return
+    capsys.readouterr()
+    assert reproduce(monkeypatch, model, tmp_path, "E1") == 2
+    said = capsys.readouterr().err
+    assert f"{file} is no finding: {place}" in said and "move it away" in said
+    assert file.read_text() == damaged
 
 
-def test_a_file_of_brackets_is_none_of_ours(monkeypatch, tmp_path) -> None:
-    (tmp_path / "E1.json").write_text("[" * 100_000)
-    assert reproduce(monkeypatch, reading_model(), tmp_path, "E1") == 0
-    assert json.loads((tmp_path / "E1.json").read_text())["experiment"] == "E1"
+@pytest.mark.parametrize("content", ["[" * 100_000, "", "[]", '{"key": NaN}', "{}"])
+def test_a_file_that_is_no_finding_is_left_alone(content, monkeypatch, tmp_path, capsys) -> None:
+    file = tmp_path / "E1.json"
+    file.write_text(content)
+    assert reproduce(monkeypatch, reading_model(), tmp_path, "E1") == 2
+    said = capsys.readouterr().err
+    assert str(file) in said and len(said) < 2000 and file.read_text() == content
