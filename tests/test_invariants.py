@@ -151,7 +151,8 @@ def test_ablating_a_circuit_of_everything_is_the_model() -> None:
     from ioi_fast import Circuit
 
     model, pairs = tiny_model(), ragged_pairs()
-    one = rebuilt(pairs.select([0]), positions={"END": [0]}, orig=pairs.orig[:1, :1])
+    first = pairs.orig[:1, :1]
+    one = rebuilt(pairs.select([0]), positions={"END": [0]}, orig=first, new=first)
     everything = Circuit({f"{layer}.{head}": "END" for layer in range(3) for head in range(3)})
     whole = ablate(model, one, [{}], "zero", everything, backend="reference")
     plain = ablate(model, one, [{}], "zero", backend="reference")

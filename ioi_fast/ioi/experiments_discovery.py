@@ -109,6 +109,9 @@ def sparsity(study: Study) -> Finding:
     Of GPT-2 medium the paper says that they are few, and that not all of them attend to IO and S.
     """
     result = path_patch(study.model, study.pairs, **study.running)
+    if result.relative is None:
+        metric = result.provenance["metric"]
+        raise ValueError(f"metric must have shares of F(M), by which heads matter, got {metric!r}")
     relative = result.relative.flatten().tolist()
     heads = [
         head
