@@ -11,7 +11,7 @@ from compare import assert_sweep
 from device import DEVICE, ON_GPU
 from small_models import ragged_pairs, tiny_model
 
-from ioi_fast import path_patch
+from ioi_fast import GPT2, path_patch
 from ioi_fast.kernels import triton_graph
 from ioi_fast.kernels.triton_graph import NotRecordable, recorded, rehearsed
 from ioi_fast.replays import Replays
@@ -27,7 +27,7 @@ def captures(monkeypatch: pytest.MonkeyPatch) -> list:
     """Work that was captured, as it was captured; runs go by two prompts."""
     monkeypatch.setattr("ioi_fast.blocks.TOKENS_PER_BLOCK", 14)
     monkeypatch.setenv("IOI_FAST_CUDA_GRAPHS", "1")
-    monkeypatch.setattr(MODEL, "_packed", {})
+    monkeypatch.setattr(MODEL, "_made", None)
     seen, form = [], recorded if ON_GPU else rehearsed
 
     def capture(work: Callable[[], object]) -> Callable[[], object]:
@@ -101,10 +101,22 @@ def test_calls_that_are_alike_share_what_was_captured(captures: list, monkeypatc
     assert len(captures) == 1, "other variants and other paths are other waves"
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_changed_weights_are_captured_anew(captures: list, precision: str) -> None:
+    how = {"backend": "triton", "precision": precision}
+    model = tiny_model().to(device=DEVICE)
+    before = path_patch(model, PAIRS, FEW, **how).values
+    model.weights.blocks[1].w_in.mul_(2)
+    got = path_patch(model, PAIRS, FEW, **how).values
+    new = GPT2(model.config, model.weights.each(torch.Tensor.clone))
+    assert torch.equal(got, path_patch(new, PAIRS, FEW, **how).values)
+    assert not torch.equal(got, before) and len(captures) == 3
+
+
 def test_few_graphs_are_kept(captures: list) -> None:
     for sender in ("0.0", "0.1", "0.2", "1.0", "1.1", "1.2"):
         path_patch(MODEL, PAIRS, [sender], backend="triton")
-    (replays,) = [one for one in MODEL._packed.values() if isinstance(one, Replays)]
+    (replays,) = [one for one in MODEL.made.packed.values() if isinstance(one, Replays)]
     assert len(captures) == 6 and len(replays._captured) == 4
 
 
@@ -118,7 +130,7 @@ def test_all_that_a_graph_reads_lives_as_long_as_it(captures: list, monkeypatch)
     monkeypatch.setattr(triton_graph, FORM, forgetful)
     path_patch(MODEL, PAIRS, FEW, backend="triton")
     gc.collect()
-    (replays,) = [one for one in MODEL._packed.values() if isinstance(one, Replays)]
+    (replays,) = [one for one in MODEL.made.packed.values() if isinstance(one, Replays)]
     (one,) = replays._captured.values()
     steps = [step for step in one.wave.steps if step.writes is not None]
     assert len(steps) == 3 and all(rows.numel() for step in steps for rows in step.writes)
