@@ -59,7 +59,7 @@ for name, shape, N, asked, share in json.loads(sys.argv[1]):
         except ValueError as error:
             asked["max_memory"] = plan = int(str(error).split("at least ")[1].split()[0])
     print(json.dumps([grown(call, prompts(N), asked), plan, asked.get("max_memory", plan)]))
-    model._packed.clear()
+    model.refresh()
 """
 SMALL = {"n_layer": 3, "n_head": 12, "n_embd": 768}
 NARROW = {"n_layer": 2, "n_head": 4, "n_embd": 128}
