@@ -56,7 +56,8 @@ def bf16_linear(weight: Tensor, means: str, pack: Callable[..., Linear]) -> Line
         return Bf16Linear(PackedLinear(rounded, None, onednn=True), native=True)
     product = pack(rounded.float(), None)
     if isinstance(product, PanelLinear):
-        return PanelLinear(rounded.float(), None, rounded=True)
+        product.rounded = True
+        return product
     return Bf16Linear(product, native=False)
 
 

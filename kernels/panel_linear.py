@@ -33,8 +33,8 @@ class PanelLinear:
 
     __slots__ = ("bias", "panels", "rounded", "width")
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, *, rounded: bool = False) -> None:
-        (K, self.width), self.rounded = weight.shape, rounded
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        (K, self.width), self.rounded = weight.shape, False
         pair = 2 if weight.dtype == torch.bfloat16 else 1
         missing = (0, -self.width % PANEL, 0, -K % pair)
         whole = F.pad(weight, missing) if any(missing) else weight

@@ -13,8 +13,8 @@ from ioi_fast.memory.ledger import BESIDE, FLOAT
 
 # Each thread has a stack, a heap of the C library's and the block of rows that its kernels work on;
 # those of the first ones are in BESIDE.
-_THREADS = 4
-_OF_A_THREAD = 5 << 18
+_THREADS = 2
+_OF_A_THREAD = 7 << 18
 # The C library keeps freed pieces that fit nothing that follows (kernels/cpu/workspace_ops.cpp).
 _KEPT = 1.75
 # Tensors on the way of an operation in plain torch, each of at most so many floats

@@ -40,17 +40,14 @@ struct PanelLinear {
 
   int64_t steps() const { return words<Operand>(K); }
 
-  // Some rows by some panels.
-  void product(int64_t first, int64_t height, int64_t begin, int64_t end) const {
-    if constexpr (std::is_same_v<Operand, Fp32>) {
-      multiply(rows + first * K, first, height, begin, end);
-    } else {
-      const Scratch rounded = scratch(height * steps());
-      for (int64_t i = 0; i < height; ++i) {
-        Operand::store(rows + (first + i) * K, K, rounded.get() + i * steps());
-      }
-      multiply(rounded.get(), first, height, begin, end);
+  // Some rows as operands: as they are, or rounded into room of their own.
+  const Word* operands(int64_t first, int64_t height, Scratch& room) const {
+    if constexpr (std::is_same_v<Operand, Fp32>) return rows + first * K;
+    room = scratch(height * steps());
+    for (int64_t i = 0; i < height; ++i) {
+      Operand::store(rows + (first + i) * K, K, room.get() + i * steps());
     }
+    return room.get();
   }
 
   // Where the last panel is wider than what is left of the output, it goes through a buffer of its
@@ -76,15 +73,18 @@ struct PanelLinear {
   void run(int64_t R) const {
     const int64_t count = (width + kPanel - 1) / kPanel;
     if (R < 2 * kStrip * at::get_num_threads()) {
+      Scratch room;  // one for all threads
+      const Word* from = operands(0, R, room);
       at::parallel_for(0, count, 1,
-                       [&](int64_t begin, int64_t end) { product(0, R, begin, end); });
+                       [&](int64_t begin, int64_t end) { multiply(from, 0, R, begin, end); });
       return;
     }
     const int64_t blocks = blocks_of(R, kMostRows);
     at::parallel_for(0, blocks, 1, [&](int64_t begin, int64_t end) {
       for (int64_t b = begin; b < end; ++b) {
-        const int64_t first = R * b / blocks;
-        product(first, R * (b + 1) / blocks - first, 0, count);
+        const int64_t first = R * b / blocks, height = R * (b + 1) / blocks - first;
+        Scratch room;
+        multiply(operands(first, height, room), first, height, 0, count);
       }
     });
   }
