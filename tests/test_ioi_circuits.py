@@ -76,7 +76,7 @@ def test_circuits_go_through_files(tmp_path) -> None:
         ("{}", "a circuit must have 'heads'"),
         ('{"heads": {"1.1": "END"}, "nodes": []}', "got ['heads', 'nodes']"),
         ('{"heads": {"1.1": 5}}', "heads[1.1] must be a role"),
-        ('{"heads": {"1.1": "END", "1.1": "S2"}}', "'1.1' is there twice"),
+        ('{"heads": {"1.1": "END", "1.1": "S2"}}', "'1.1' is given twice"),
         ('{"heads": {"1.1": "END"}, "edges": [["0.0", "logits"]]}', "0.0 is not in the circuit"),
         ("{", "Expecting"),
     ],

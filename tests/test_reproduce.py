@@ -174,8 +174,13 @@ def test_the_command_and_what_it_does_not_run_again(circuit, tmp_path, capsys, m
     assert main([*asked, "--circuit", circuit]) == 0
     assert capsys.readouterr().out == shown and ran == ["E15"]
     assert files == {name: (out / f"{name}.json").read_text() for name in files}
-    (out / "E6.json").write_text("{")
+    (out / "E6.json").unlink()
     assert main([*asked, "--circuit", circuit]) == 0 and ran == ["E15", "E6", "E15"]
+    (out / "E6.json").write_text("{")
+    assert main([*asked, "--circuit", circuit]) == 2 and (out / "E6.json").read_text() == "{"
+    assert f"{out / 'E6.json'} is not valid JSON" in capsys.readouterr().err
+    (out / "E6.json").unlink()
+    del ran[3:]
     assert main([*asked, "--seed", "1", "--circuit", circuit]) == 0
     assert ran[3:] == ["E1", "E6", "E15", "E24"]
 

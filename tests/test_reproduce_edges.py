@@ -126,7 +126,7 @@ def test_a_named_circuit_is_never_written_over(tmp_path, capsys) -> None:
     assert "--circuit: it must have at least one head, got none" in capsys.readouterr().err
     file.write_bytes(b"\xff\xfe")
     assert main(["reproduce", "E20", "--circuit", str(file), *out]) == 2
-    assert f"--circuit: {file}: " in capsys.readouterr().err
+    assert f"{file} is not valid JSON" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
