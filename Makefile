@@ -68,8 +68,10 @@ demo: setup
 	@ioi-fast demo --out out/ $(ARGS)
 
 # The script and not "python -m pytest", which would put the folder kernels/ on the module path.
-# A file's tests share models and prompts, so that a file stays in one process.
-PYTEST := pytest -rs --numprocesses=$(WORKERS) --maxprocesses=4 --dist=loadfile
+# A file's tests share models and prompts, so that a file stays in one process. Each process has one
+# thread unless a test asks for more: threads of several that wait for each other cost twice the time.
+PYTEST := $(if $(filter 0,$(WORKERS)),,OMP_NUM_THREADS=1) \
+  pytest -rs --numprocesses=$(WORKERS) --maxprocesses=4 --dist=loadfile
 
 test: setup
 	@$(PYTEST) $(ARGS)
