@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-import torch
-
-from ioi_fast.kernels.own_threads import set_own_threads
+from ioi_fast.kernels.own_threads import own_threads, set_own_threads
 from ioi_fast.own_settings import own_settings, threads_here
 from ioi_fast.whole_numbers import whole_number
 
@@ -43,7 +41,7 @@ def surroundings(threads: int | None) -> Iterator[None]:
     """
     check_threads(threads)
     with own_settings():
-        before = torch.get_num_threads()
+        before = own_threads()
         asked = before if threads is None else threads_here(int(threads))
         if asked == before:
             yield

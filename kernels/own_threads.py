@@ -12,6 +12,13 @@ from ioi_fast.kernels.fork_lock import ForkLock
 _LOCK = ForkLock()
 
 
+def own_threads() -> int:
+    """The number of the calling thread. A new one takes torch's when it first asks: here not while
+    another thread changes that for a moment."""
+    with _LOCK:
+        return torch.get_num_threads()
+
+
 def set_own_threads(threads: int) -> None:
     """Sets the number of the calling thread. Torch sets that of all threads to come as well, so
     that a new thread sets theirs back."""

@@ -44,7 +44,9 @@ def test_an_expression_that_matches_nothing_fails(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_job_is_measured_and_written(tmp_path: Path, capsys) -> None:
+def test_a_job_is_measured_and_written(tmp_path: Path, capsys, monkeypatch) -> None:
+    # In a process of pytest-xdist's pytest-benchmark measures nothing.
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)
     out = tmp_path / "new" / "results.json"
     assert main(["bench", "-k", "forward", "--threads", "1", "--out", str(out)]) == 0
     found = results.read(out)

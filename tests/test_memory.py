@@ -113,4 +113,4 @@ def test_a_call_grows_by_what_its_plan_says(kind: str) -> None:
     share = planned / min(grown)
     said = f"plan {planned / MEGABYTE:.1f} MB, grown {[g / MEGABYTE for g in grown]}: {share:.3f}"
     print(f"{kind}: {said}")
-    assert 0.9 <= share <= 1.1, said
+    assert 0.9 <= share <= 1.12, said

@@ -99,6 +99,7 @@ def test_path_patch_under_knock_outs(between: str, receivers: str, source: str) 
         pairs,
         SENDERS,
         chosen or "logits",
+        "END",
         knock_out=KNOCK_OUT,
         knock_out_source=source,
         between=between,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import random
-import resource
 import subprocess
 import sys
 import time
@@ -72,7 +71,7 @@ def test_merges_that_are_none(content: bytes, tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("vocab", {"a": -1}, "the id of 'a' must be an id from 0"),
-        ("vocab", {"a": 10**400}, "the id of 'a' must be an id from 0"),
+        ("vocab", {"a": 10**400}, "has 401 digits in ['a']"),
         ("added_tokens", {"x": True}, "'x' must be an id from 0"),
         ("added_tokens", {"\ud800": 857}, r"'\ud800'"),
         ("tokenizer_config", {"bos_token": 5}, "bos_token must be a token"),
@@ -266,7 +265,9 @@ def read_mutated(seed: int, n: int, directory: Path) -> None:
             print(json.dumps([folder.name, repr(error)[:500]]))
         if time.perf_counter() - start > 5:
             print(json.dumps([folder.name, "slow"]))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # The peak of this program alone: that of getrusage begins with the size of the parent.
+    status = Path("/proc/self/status").read_text()
+    peak = int(status.split("VmHWM:")[1].split()[0])
     print(json.dumps({"read": read, "peak_kib": peak}))
 
 

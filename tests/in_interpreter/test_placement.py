@@ -6,6 +6,7 @@ The device is pretended (pretend_device.py), its kernels run in the interpreter.
 from __future__ import annotations
 
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -121,7 +122,8 @@ def test_the_second_gpu_is_as_good_as_the_first(kind: str, monkeypatch) -> None:
 
 def test_what_forgets_which_gpu_is_seen(monkeypatch) -> None:
     """A planted fault: tensors of a call are made on the current GPU, which is the first."""
-    monkeypatch.setattr("ioi_fast.placement.torch.get_default_device", lambda: "cuda")
+    forgetful = SimpleNamespace(**{**vars(torch), "get_default_device": lambda: "cuda"})
+    monkeypatch.setattr("ioi_fast.placement.torch", forgetful)
     with pretend_device(), pytest.raises(Apart, match="cuda:0 and cuda:1"):
         path_patch(HOST.to(device=SECOND), PAIRS, ["0.1"])
 
