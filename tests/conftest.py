@@ -19,6 +19,23 @@ settings.load_profile("repeatable")
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+# The files that take minutes, the longest first: of processes that share the tests none should be
+# left with one of them at the end.
+LONGEST = (
+    "test_triton_interpreter.py",
+    "test_triton_resources.py",
+    "test_memory.py",
+    "test_build.py",
+    "test_discovery_of_demo.py",
+    "test_kernel_builds.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {name: at for at, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--peer-path",

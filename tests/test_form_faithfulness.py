@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from small_models import reading_model
@@ -69,11 +70,16 @@ def test_published_figures() -> None:
     assert ORDERS == ("ABBA", "BABA")
 
 
+def named(name: str, **sizes: int) -> SimpleNamespace:
+    """What the verdicts ask of a model: no weights."""
+    return SimpleNamespace(name=name, config=replace(GPT2Config(), **sizes))
+
+
 def test_verdicts_are_for_gpt2_small() -> None:
-    small = GPT2(GPT2Config(), None, name="gpt2")
+    small = named("gpt2")
     assert is_gpt2_small(small)
-    assert not is_gpt2_small(GPT2(GPT2Config(), None, name="random-0"))
-    assert not is_gpt2_small(GPT2(replace(GPT2Config(), n_layer=6), None, name="gpt2"))
+    assert not is_gpt2_small(named("random-0"))
+    assert not is_gpt2_small(named("gpt2", n_layer=6))
     assert agrees_with(80.005, 80.0, 0.01, True) == "agrees"
     assert agrees_with(80.02, 80.0, 0.01, True) == "differs"
     assert agrees_with(float("nan"), 80.0, 0.01, True) == "differs"
