@@ -47,15 +47,21 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 def read_json(path: str | os.PathLike[str]) -> Any:
     """What a JSON file holds; raises OSError, or ValueError naming the file and the place."""
-    with open(path, "rb") as file:
-        raw = file.read(_MOST_BYTES + 1)
-    if len(raw) > _MOST_BYTES:
-        raise ValueError(f"{path} is too large for JSON: at most {_MOST_BYTES >> 20} MiB are read")
     try:
-        text = raw.decode("utf-8")
+        text = read_bytes(path, "JSON").decode("utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
     return parse_json(text, str(path))
+
+
+def read_bytes(path: str | os.PathLike[str], form: str) -> bytes:
+    """All of a file in a form of text; raises OSError, or ValueError where it is too large."""
+    with open(path, "rb") as file:
+        raw = file.read(_MOST_BYTES + 1)
+    if len(raw) > _MOST_BYTES:
+        limit = f"at most {_MOST_BYTES >> 20} MiB are read"
+        raise ValueError(f"{path} is too large for {form}: {limit}")
+    return raw
 
 
 def parse_json(text: str, where: str) -> Any:

@@ -14,6 +14,8 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
+from ioi_fast.quoting import cut
+
 # Characters that the replacements of a tokenizer.json may make of one, all together.
 _MOST_GROWTH = 10_000
 
@@ -29,7 +31,7 @@ def library_errors(where: str) -> Iterator[None]:
     except BaseException as error:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise ValueError(f"{where}: {str(error)[:300]}") from error
+        raise ValueError(f"{where}: {cut(error, 300)}") from error
 
 
 def byte_level(bpe: models.BPE, add_prefix_space: bool = False) -> tokenizers.Tokenizer:

@@ -7,9 +7,11 @@ words of the prompt itself, and refused elsewhere.
 from __future__ import annotations
 
 import csv
+import io
 import re
 from pathlib import Path
 
+from ioi_fast.config_json import read_bytes
 from ioi_fast.prompt_files.records import ANSWERS, FORM, PromptFile, Record, checked_texts, shown
 from ioi_fast.prompt_files.whole_words import whole_words
 from ioi_fast.tokenizer import TextCodec, plain_ids
@@ -22,17 +24,18 @@ _AS_JSON = f"write the answers as texts in JSON, {FORM}"
 def read_csv(path: Path, tokenizer: TextCodec) -> PromptFile:
     """The rows of a CSV file; ValueError names the file, the row (from 0) and the reason."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            _check_columns(path, list(reader.fieldnames or ()))
-            rows = list(reader)
+        text = read_bytes(path, "CSV").decode("utf-8-sig")
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        _check_columns(path, list(reader.fieldnames or ()))
+        # One row at a time: a million empty ones end at the first.
+        records = [_record(f"{path}: row {i}", row, tokenizer) for i, row in enumerate(reader)]
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8: {error}") from error
     except csv.Error as error:
         raise ValueError(f"{path} is not a CSV file: {error}") from error
-    if not rows:
+    if not records:
         raise ValueError(f"{path} must hold at least one row, got the names of columns alone")
-    return PromptFile([_record(f"{path}: row {i}", row, tokenizer) for i, row in enumerate(rows)])
+    return PromptFile(records)
 
 
 def _check_columns(path: Path, columns: list[str]) -> None:
