@@ -112,17 +112,24 @@ def settings() -> tuple:
 
 
 def test_precision_is_set_back_by_the_last_of_calls_that_overlap() -> None:
+    opened, done = threading.Event(), threading.Event()
+
+    def second() -> None:
+        with fp32_products():
+            opened.set()
+            done.wait(60)
+
+    other = threading.Thread(target=second)
     torch.set_float32_matmul_precision("medium")
     try:
-        first, second = fp32_products(), fp32_products()
-        first.__enter__()
-        other = threading.Thread(target=second.__enter__)
-        other.start()
-        other.join()
-        first.__exit__(None, None, None)
+        with fp32_products():
+            other.start()
+            assert opened.wait(60)
         assert torch.get_float32_matmul_precision() == "highest"
+        done.set()
+        other.join(60)
+        assert torch.get_float32_matmul_precision() == "medium"
     finally:
-        torch.set_float32_matmul_precision("medium")
         torch.set_float32_matmul_precision("highest")
 
 
