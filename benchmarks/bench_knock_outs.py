@@ -13,7 +13,7 @@ from ioi_fast import GPT2, Circuit, PromptPairs, ablate, explain
 from ioi_fast.benchmarks.jobs import CIRCUIT, gpt2_small, knock_out_sets, prompts
 from ioi_fast.benchmarks.measure import Peer, check_peer, checked_error, facts, run_job
 from ioi_fast.benchmarks.peer_process import PeerProcess, peer_process
-from ioi_fast.reference_run import plain_run
+from ioi_fast.reference.run import plain_run
 
 SETS = 2000
 ROUNDS = 3

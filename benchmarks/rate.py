@@ -7,7 +7,7 @@ import time
 
 import torch
 
-from ioi_fast import ops
+from ioi_fast.engine import ops
 
 ROWS, IN, OUT = 2304, 768, 3072
 

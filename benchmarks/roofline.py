@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from ioi_fast import Circuit, ablate, explain, pair_sweep, path_patch
 from ioi_fast.benchmarks.jobs import CIRCUIT, PATH_JOBS, gpt2_small, knock_out_sets, prompts
-from ioi_fast.calls.plans import Plan
-from ioi_fast.config import GPT2Config
-from ioi_fast.rerun_work import RerunPlan
+from ioi_fast.calls.explain import Plan
+from ioi_fast.model.config import GPT2Config
+from ioi_fast.plan.reruns import RerunPlan
 
 FLOAT = 4
 

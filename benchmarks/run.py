@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 
 from ioi_fast.benchmarks import results
-from ioi_fast.report.atomic import try_out, write_text
-from ioi_fast.revision import revision
+from ioi_fast.outside.whole_files import try_out, write_text
+from ioi_fast.results.revision import revision
 
 HERE = Path(__file__).resolve().parent
 

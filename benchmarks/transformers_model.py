@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from ioi_fast.model import GPT2
+from ioi_fast.model.gpt2 import GPT2
 
 # Name of a Block's field in transformers, written down apart from the package's own table.
 BLOCK_NAMES = {

@@ -5,16 +5,21 @@ Exact path patching, activation patching and ablation of GPT-2, carried as diffe
 
 from __future__ import annotations
 
-from ioi_fast.calls import ablate, activation_patch, attention, explain, pair_sweep, path_patch
-from ioi_fast.checkpoint import load
-from ioi_fast.circuit import Circuit
-from ioi_fast.config import GPT2Config
+from ioi_fast.asked.circuit import Circuit
+from ioi_fast.asked.prompt_files import load_prompts
+from ioi_fast.asked.prompts import PromptPairs
+from ioi_fast.calls.ablate import ablate
+from ioi_fast.calls.activation_patch import activation_patch
+from ioi_fast.calls.attention import attention
+from ioi_fast.calls.explain import explain
+from ioi_fast.calls.pair_sweep import pair_sweep
+from ioi_fast.calls.path_patch import path_patch
 from ioi_fast.ioi.dataset import ioi_prompts
-from ioi_fast.model import GPT2
-from ioi_fast.pair_results import PairResult
-from ioi_fast.prompt_files import load_prompts
-from ioi_fast.prompts import PromptPairs
-from ioi_fast.results import Result
+from ioi_fast.model.checkpoint import load
+from ioi_fast.model.config import GPT2Config
+from ioi_fast.model.gpt2 import GPT2
+from ioi_fast.results.pair_result import PairResult
+from ioi_fast.results.result import Result
 
 __all__ = [
     "GPT2",

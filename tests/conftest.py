@@ -1,4 +1,4 @@
-"""Test modules share what stands beside them: comparisons, oracles, checkpoint writers.
+"""Test modules share what stands in instruments/: comparisons, oracles, checkpoint writers.
 
 Examples that hypothesis draws are the same in every run, so that a run that failed can be repeated;
 `pytest --hypothesis-profile=drawn` draws others.
@@ -16,7 +16,7 @@ from hypothesis import settings
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.register_profile("drawn", deadline=None)
 settings.load_profile("repeatable")
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent / "instruments"))
 
 
 # The files that take minutes, the longest first: of processes that share the tests none should be

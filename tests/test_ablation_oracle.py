@@ -12,7 +12,7 @@ from hook_oracle import HookedModel
 from small_models import moved_pairs, ragged_pairs, shifted_pairs, tiny_model
 
 from ioi_fast import Circuit, PromptPairs, ablate
-from ioi_fast.results import Result
+from ioi_fast.results.result import Result
 
 EXACT = {"backend": "reference", "precision": "fp64"}
 # Both sides run in float64; results are stored as float32.

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from ioi_fast import available_memory, ioi_prompts, load
+from ioi_fast import ioi_prompts, load
 from ioi_fast.cli import main
 from ioi_fast.commands import options
 from ioi_fast.ioi import dataset
+from ioi_fast.plan import available_memory
 
 pytestmark = pytest.mark.skipif(
     available_memory.available_memory() is None, reason="the system does not tell"

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from small_models import tiny_model
 
 from ioi_fast import Circuit, PromptPairs, ablate, activation_patch, attention, path_patch
-from ioi_fast.interventions import SOURCES
-from ioi_fast.memory.ledger import BESIDE
+from ioi_fast.asked.interventions import SOURCES
+from ioi_fast.plan.memory.ledger import BESIDE
 
 TRUE = {"backend": "reference", "precision": "fp64"}
 MODEL = tiny_model(n_positions=64)

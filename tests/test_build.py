@@ -13,7 +13,8 @@ from compare import assert_sweep
 from kept_kernels import copy_kernels
 from small_models import ragged_pairs, tiny_model
 
-from ioi_fast import ops, path_patch
+from ioi_fast import path_patch
+from ioi_fast.engine import ops
 from ioi_fast.kernels import build
 
 PROGRAM = """

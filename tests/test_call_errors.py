@@ -19,9 +19,9 @@ from ioi_fast import (
     explain,
     pair_sweep,
     path_patch,
-    reference_backend,
 )
 from ioi_fast.kernels import packed_linear
+from ioi_fast.reference import calls as reference_backend
 
 N, T = 4, 7
 

@@ -25,10 +25,10 @@ from ioi_fast import (
     pair_sweep,
     path_patch,
 )
+from ioi_fast.engine.ops import Ops
+from ioi_fast.engine.packing import Packed
 from ioi_fast.ioi.walk import walk
 from ioi_fast.kernels import torch_ops
-from ioi_fast.ops import Ops
-from ioi_fast.packing import Packed
 
 PAIRS = ragged_pairs()
 CALLS = {

@@ -23,14 +23,14 @@ from checkpoints import (
     true_logits,
     write,
 )
+from gpt2_configs import COMMON, LABELS, OLD
 from safetensors.torch import load_file
-from test_config import COMMON, LABELS, OLD
 from transformers import GPT2LMHeadModel
 
-from ioi_fast import checkpoint
-from ioi_fast.checkpoint import load
-from ioi_fast.config import GPT2Config
-from ioi_fast.model import GPT2
+from ioi_fast.model import checkpoint
+from ioi_fast.model.checkpoint import load
+from ioi_fast.model.config import GPT2Config
+from ioi_fast.model.gpt2 import GPT2
 
 SHAPES = {
     "head 16": {"n_embd": 48, "n_head": 3, "n_layer": 3},
@@ -268,7 +268,7 @@ def test_the_tokenizer_comes_with_the_directory(tmp_path: Path) -> None:
 def test_loading_imports_neither_transformers_nor_the_hub(tmp_path: Path) -> None:
     directory = write(tmp_path, lively_model())
     code = (
-        "import sys; from ioi_fast.checkpoint import load; load(sys.argv[1]); "
+        "import sys; from ioi_fast.model.checkpoint import load; load(sys.argv[1]); "
         "print([name for name in ('transformers', 'huggingface_hub') if name in sys.modules])"
     )
     command = [sys.executable, "-P", "-c", code, str(directory)]

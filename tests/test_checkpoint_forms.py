@@ -21,8 +21,8 @@ from transformers import (
     GPT2Model,
 )
 
-from ioi_fast.checkpoint import load
-from ioi_fast.model import GPT2
+from ioi_fast.model.checkpoint import load
+from ioi_fast.model.gpt2 import GPT2
 
 WTE, HEAD = "transformer.wte.weight", "lm_head.weight"
 CLASSES = [

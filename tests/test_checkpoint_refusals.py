@@ -14,8 +14,8 @@ import torch
 from checkpoints import edit_config, edited, lively_model, refused, write
 from transformers import GPT2ForSequenceClassification, GPT2Model
 
-from ioi_fast.checkpoint import load
-from ioi_fast.model import GPT2
+from ioi_fast.model.checkpoint import load
+from ioi_fast.model.gpt2 import GPT2
 
 Edit = Callable[[dict[str, torch.Tensor]], None]
 NAMES = [

@@ -18,7 +18,7 @@ from checkpoints import (
 )
 from safetensors.torch import load_file, save_file
 
-from ioi_fast.checkpoint import load
+from ioi_fast.model.checkpoint import load
 
 C_ATTN = "transformer.h.1.attn.c_attn.weight"
 

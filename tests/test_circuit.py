@@ -8,9 +8,10 @@ import pytest
 from small_models import TINY, ragged_pairs
 
 from ioi_fast import Circuit
-from ioi_fast.circuit_files import circuit_from_dict, circuit_to_dict
-from ioi_fast.interventions import parse_variants
-from ioi_fast.sites import Head, Mlp, Receiver
+from ioi_fast.asked.circuit_files import circuit_from_dict, circuit_to_dict
+from ioi_fast.asked.interventions import parse_variants
+from ioi_fast.asked.nodes import Head, Mlp
+from ioi_fast.asked.sites import Receiver
 
 HEADS = {"1.1": "END", "0.1": "S2"}
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from compare import assert_close, normal
 
+from ioi_fast.calls.surroundings import surroundings
 from ioi_fast.kernels import cpu_ops, reference
 from ioi_fast.kernels.build import load_kernels
-from ioi_fast.running import surroundings
 
 SIZES = [3.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-5]
 LARGE = [1e2, 1e4, 1e6, 1e8]

@@ -15,14 +15,14 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import ioi_fast.demo
-from ioi_fast.checkpoint import load
 from ioi_fast.demo.corpus import Corpus
 from ioi_fast.demo.evaluate import form_table, is_held_out
 from ioi_fast.demo.vocabulary import prune, words, write_tokenizer
 from ioi_fast.ioi.behaviour import score
 from ioi_fast.ioi.dataset import ioi_prompts
 from ioi_fast.ioi.templates import form_name
-from ioi_fast.tokenizer import Tokenizer
+from ioi_fast.model.checkpoint import load
+from ioi_fast.model.tokenizer import Tokenizer
 
 CHECKPOINT = Path(ioi_fast.demo.__file__).parent / "checkpoint"
 FILES = ["README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]

@@ -11,7 +11,7 @@ from small_models import ragged_pairs, tiny_model
 from torch import Tensor
 
 from ioi_fast import PromptPairs, path_patch
-from ioi_fast.dense_tensors import why_not_dense
+from ioi_fast.outside.dense_tensors import why_not_dense
 
 
 def quantised(tensor: Tensor) -> Tensor:

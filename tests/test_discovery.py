@@ -11,6 +11,7 @@ from hand_made import CLASSES, EDGES, hand_made_circuit, hand_made_model, hand_m
 from small_models import ragged_pairs, tiny_model
 
 from ioi_fast import GPT2, ablate, attention
+from ioi_fast.asked.nodes import Head
 from ioi_fast.ioi import circuits
 from ioi_fast.ioi.backwards import search_backwards
 from ioi_fast.ioi.behaviour import score
@@ -19,7 +20,6 @@ from ioi_fast.ioi.discovery import choose, discover, random_circuits, shares
 from ioi_fast.ioi.evaluation import evaluate
 from ioi_fast.ioi.pruning import Step, circuit_of_nodes, prune
 from ioi_fast.ioi.reading import places_read
-from ioi_fast.sites import Head
 
 
 def node(head: str, role: str) -> tuple[Head, str]:

@@ -20,9 +20,9 @@ from ioi_fast import (
     pair_sweep,
     path_patch,
 )
+from ioi_fast.asked.own_metrics import bound_metric, check_metric
+from ioi_fast.engine.placement import pairs_here
 from ioi_fast.ioi.roles import with_roles
-from ioi_fast.metrics import bound_metric, check_metric
-from ioi_fast.placement import pairs_here
 
 BACKENDS = ["reference", "cpu"]
 N = 9

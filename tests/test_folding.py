@@ -10,7 +10,7 @@ from compare import assert_close
 from small_models import ragged_pairs, tiny_model
 
 from ioi_fast import GPT2, load, path_patch
-from ioi_fast.reference_run import plain_run
+from ioi_fast.reference.run import plain_run
 
 
 def exact(model: GPT2) -> GPT2:

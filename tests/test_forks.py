@@ -51,7 +51,7 @@ def run(code: str, seconds: int = 100) -> str:
         capture_output=True,
         text=True,
         timeout=seconds,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent / "instruments")},
         check=False,
     )
     assert found.returncode == 0, found.stderr[-2000:]

@@ -12,7 +12,7 @@ from small_models import ragged_pairs, tiny_model
 from torch import Tensor
 
 from ioi_fast import GPT2, ablate, pair_sweep, path_patch
-from ioi_fast.weights import Weights
+from ioi_fast.model.weights import Weights
 
 PAIRS = ragged_pairs()
 CALLS = (
@@ -47,7 +47,7 @@ def test_weights_of_any_form_give_the_same_bits(
     form: Callable, torch_alone: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if torch_alone:
-        from ioi_fast import ops
+        from ioi_fast.engine import ops
 
         monkeypatch.setattr(ops, "load_kernels", lambda: None)
         monkeypatch.setattr(ops, "cpu_ops", ops.torch_ops)

@@ -14,13 +14,13 @@ import pytest
 from checkpoints import lively_model, write
 from hub_server import COMMIT, HubServer
 
-from ioi_fast.checkpoint import load
-from ioi_fast.tokenizer_files import READ
+from ioi_fast.model.checkpoint import load
+from ioi_fast.model.tokenizer_files import READ
 
 # Loads each source, prints one line of JSON for each: what it became, or the error.
 SCRIPT = """
 import json, sys, time
-from ioi_fast.checkpoint import load
+from ioi_fast.model.checkpoint import load
 for source, arguments in json.loads(sys.argv[1]):
     start = time.perf_counter()
     try:

@@ -9,7 +9,7 @@ from small_models import ragged_pairs, shifted_pairs, tiny_model
 
 from ioi_fast import PromptPairs, ablate, activation_patch, attention, path_patch
 from ioi_fast.kernels import reference
-from ioi_fast.reference_run import plain_run
+from ioi_fast.reference.run import plain_run
 
 BACKENDS = ["reference", "cpu"]
 

@@ -7,10 +7,15 @@ import json
 import pytest
 
 from ioi_fast import Circuit, GPT2Config
-from ioi_fast.circuit_files import circuit_from_dict, circuit_to_dict, load_circuit, save_circuit
+from ioi_fast.asked.circuit_files import (
+    circuit_from_dict,
+    circuit_to_dict,
+    load_circuit,
+    save_circuit,
+)
+from ioi_fast.asked.nodes import Head, parse_node
 from ioi_fast.ioi.circuits import circuit_of_classes, published_circuit
 from ioi_fast.ioi.minimality import minimality_sets
-from ioi_fast.sites import Head, parse_node
 
 
 def heads(text: str) -> set[Head]:

@@ -10,12 +10,12 @@ from compare import assert_close
 from small_models import ragged_pairs, tiny_model
 
 from ioi_fast import Circuit, ablate, path_patch
+from ioi_fast.asked.nodes import Head
+from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.ioi.circuits import circuit_of_classes
 from ioi_fast.ioi.completeness import greedy_search
 from ioi_fast.ioi.evaluation import class_sets, evaluate, mean_counts, random_sets
 from ioi_fast.ioi.minimality import minimality, minimality_sets
-from ioi_fast.prompts import PromptPairs
-from ioi_fast.sites import Head
 
 ROLES = {"0.1": "S2", "0.2": "S1", "1.0": "END", "2.1": "END", "2.2": "END"}
 CLASSES = {"name mover": ["2.1", "2.2"], "S-inhibition": ["1.0"]}

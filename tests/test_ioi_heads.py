@@ -11,12 +11,12 @@ from compare import assert_close
 from small_models import ragged_pairs, tiny_model
 
 from ioi_fast import GPT2, GPT2Config, PromptPairs, attention
+from ioi_fast.asked.nodes import Head
 from ioi_fast.ioi.attending import Writing, attending, writing
 from ioi_fast.ioi.copying import copy_scores
 from ioi_fast.ioi.repeats import repeat_scores, repeated_tokens
 from ioi_fast.kernels import reference
-from ioi_fast.reference_run import plain_run
-from ioi_fast.sites import Head
+from ioi_fast.reference.run import plain_run
 
 ROLES = ("IO", "S1", "S2")
 

@@ -8,10 +8,10 @@ from compare import assert_close
 from small_models import ragged_pairs, tiny_model
 
 from ioi_fast import GPT2, Circuit, PromptPairs, ablate, path_patch
+from ioi_fast.asked.nodes import Head
 from ioi_fast.ioi.circuits import INDUCTION, INHIBITION, MOVERS
 from ioi_fast.ioi.paths import Backups, backups, mlp_knock_outs, to_class
-from ioi_fast.results import Result
-from ioi_fast.sites import Head
+from ioi_fast.results.result import Result
 
 CIRCUIT = Circuit(
     {"2.1": "END", "2.2": "END", "1.0": "END", "1.2": "S2"},

@@ -18,7 +18,7 @@ from ioi_fast.ioi.signals import (
     signal_table,
 )
 from ioi_fast.ioi.variants import longer_prefix_prompts, signal_prompts
-from ioi_fast.reference_run import Overwrite, plain_run
+from ioi_fast.reference.run import Overwrite, plain_run
 
 HEADS = ["1.6", "0.3", "2.2"]
 

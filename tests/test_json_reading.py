@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from ioi_fast.checkpoint import load
-from ioi_fast.circuit_files import load_circuit
+from ioi_fast.asked.circuit_files import load_circuit
 from ioi_fast.commands.finding_files import stored
-from ioi_fast.config_json import parse_json, read_json, read_json_object
-from ioi_fast.quoting import cut, quoted
+from ioi_fast.model.checkpoint import load
+from ioi_fast.outside.json_files import parse_json, read_json, read_json_object
+from ioi_fast.outside.quoting import cut, quoted
 
 NESTED = '{"a": [{"b": %s}]}'
 IN_B = " in ['a'][0]['b']"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from ioi_fast import GPT2Config
-from ioi_fast.memory import runs
-from ioi_fast.memory.ledger import BESIDE, Ledger
-from ioi_fast.memory.rows import Rows
+from ioi_fast.plan.memory import runs
+from ioi_fast.plan.memory.ledger import BESIDE, Ledger
+from ioi_fast.plan.memory.rows import Rows
 
 CONFIG = GPT2Config(vocab_size=100, n_embd=8, n_layer=2, n_head=2, n_positions=16)
 D, F = 8, 32

@@ -12,7 +12,7 @@ from small_models import ragged_pairs, tiny_model
 from torch import Tensor
 
 from ioi_fast import PromptPairs, ioi_prompts, load, path_patch
-from ioi_fast.left_padding import GPT2_EOS, check_not_padded_in_front
+from ioi_fast.asked.left_padding import GPT2_EOS, check_not_padded_in_front
 
 
 def right_aligned(lengths: list[int], padding: int, bos: bool = False) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from random_calls import Call, random_call
 
 from ioi_fast import explain
-from ioi_fast.memory.ledger import BESIDE
+from ioi_fast.plan.memory.ledger import BESIDE
 
 # Below it what is beside large tensors, 4 MiB in the estimate, is most of a call.
 COUNTED = 8 << 20

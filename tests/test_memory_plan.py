@@ -22,7 +22,7 @@ from ioi_fast import (
     pair_sweep,
     path_patch,
 )
-from ioi_fast.memory.ledger import BESIDE
+from ioi_fast.plan.memory.ledger import BESIDE
 
 LAYERS, HEADS, VOCABULARY = 4, 8, 400
 

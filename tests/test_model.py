@@ -15,9 +15,9 @@ from checkpoints import (
 )
 
 from ioi_fast.benchmarks.transformers_model import BLOCK_NAMES, as_transformers
-from ioi_fast.config import GPT2Config
-from ioi_fast.model import GPT2
-from ioi_fast.weights import Block
+from ioi_fast.model.config import GPT2Config
+from ioi_fast.model.gpt2 import GPT2
+from ioi_fast.model.weights import Block
 
 CONFIG = GPT2Config(vocab_size=53, n_positions=20, n_embd=48, n_layer=3, n_head=3)
 FLAGS = {

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ioi_fast.cli import main
-from ioi_fast.report.atomic import try_out, write_text
+from ioi_fast.outside.whole_files import try_out, write_text
 
 QUICK = ["path-patch", "--n", "2", "--senders", "1.6"]
 

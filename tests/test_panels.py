@@ -8,11 +8,11 @@ import pytest
 import torch
 from compare import assert_close, normal
 
+from ioi_fast.calls.surroundings import surroundings
 from ioi_fast.kernels import cpu_ops, reference, torch_ops
 from ioi_fast.kernels.build import load_kernels
 from ioi_fast.kernels.packed_linear import PackedLinear
 from ioi_fast.kernels.panel_linear import PanelLinear
-from ioi_fast.running import surroundings
 
 
 def usable(dtype: torch.dtype) -> bool:

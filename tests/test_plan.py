@@ -15,10 +15,11 @@ from small_plans import SMALL, TINY, any_senders, planned, prompts_of_all_kinds
 from torch.utils.flop_counter import FlopCounterMode
 
 import ioi_fast
-from ioi_fast import explain, ops, path_patch
+from ioi_fast import explain, path_patch
+from ioi_fast.asked.nodes import Head, Mlp, Sender, parse_senders
+from ioi_fast.engine import ops
 from ioi_fast.kernels import packed_linear
-from ioi_fast.sites import Head, Mlp, Sender, parse_senders
-from ioi_fast.work import Prompt
+from ioi_fast.plan.work import Prompt
 
 # Live with equal lengths, live with a shorter and a longer new prompt, not live.
 KINDS = (
@@ -35,10 +36,10 @@ sys.modules["torch"] = None  # any import of torch raises now
 package = types.ModuleType("ioi_fast")
 package.__path__ = [{path!r}]
 sys.modules["ioi_fast"] = package
-from ioi_fast.config import GPT2Config
-from ioi_fast.plan import plan_path_patch
-from ioi_fast.work import Prompt
-from ioi_fast.sites import parse_senders
+from ioi_fast.model.config import GPT2Config
+from ioi_fast.plan.path_patch import plan_path_patch
+from ioi_fast.plan.work import Prompt
+from ioi_fast.asked.nodes import parse_senders
 config = GPT2Config()
 prompts, senders = [Prompt(15, 15, 3, True)] * 16, parse_senders("heads", config)
 plan = plan_path_patch(config, prompts, senders, between="mlps", vocabulary=0)

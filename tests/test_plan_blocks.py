@@ -12,10 +12,10 @@ from small_models import ragged_pairs, shifted_pairs, tiny_model
 from small_plans import SMALL, TINY, any_senders, planned, prompts_of_all_kinds
 
 from ioi_fast import explain, path_patch
-from ioi_fast.memory.ledger import BESIDE
-from ioi_fast.memory.path_patches import of_block
-from ioi_fast.plan import PathPlan
-from ioi_fast.work import Prompt
+from ioi_fast.plan.memory.ledger import BESIDE
+from ioi_fast.plan.memory.path_patches import of_block
+from ioi_fast.plan.path_patch import PathPlan
+from ioi_fast.plan.work import Prompt
 
 
 def check_blocks(plan: PathPlan) -> None:
@@ -107,7 +107,7 @@ def test_progress_counts_the_layers_that_are_walked(prompts, monkeypatch) -> Non
         steps.append(total)
         return contextlib.nullcontext(told.append)
 
-    monkeypatch.setattr("ioi_fast.calls.path_patching.bar", bar)
+    monkeypatch.setattr("ioi_fast.calls.path_patch.bar", bar)
     model, pairs = tiny_model(), prompts(N=9)
     for senders in ("heads", "mlps", ["2.0", ["1.1", "mlp2"]]):
         told.clear()

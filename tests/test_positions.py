@@ -12,7 +12,7 @@ from compare import assert_sweep
 from small_models import ragged_pairs, shifted_pairs, tiny_model
 
 from ioi_fast import PromptPairs, path_patch
-from ioi_fast.positions import Position, parse_position
+from ioi_fast.asked.positions import Position, parse_position
 
 
 def refused(error: type[Exception], *parts: str):

@@ -9,7 +9,7 @@ import pytest
 from gpt2_files import gpt2_tokenizer
 from written_prompts import FIRST, load_records, words_at
 
-from ioi_fast.prompt_files import load_prompts
+from ioi_fast.asked.prompt_files import load_prompts
 
 SECOND = {
     "clean": "When John and Mary won a ring, John agreed to lend the ring to",

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from written_prompts import FIRST, load_records, words_at
 
 from ioi_fast import load as load_model
+from ioi_fast.asked.prompt_files import load_prompts
 from ioi_fast.cli import main
-from ioi_fast.prompt_files import load_prompts
 
 GRASS = {
     "clean": "The cows ate some",

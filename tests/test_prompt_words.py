@@ -8,7 +8,7 @@ import pytest
 from gpt2_files import gpt2_tokenizer
 from written_prompts import FIRST, load_records, words_at
 
-from ioi_fast.prompt_files.whole_words import whole_words
+from ioi_fast.asked.prompt_files.whole_words import whole_words
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import torch
 from small_models import ragged_pairs, tiny_model
 
 from ioi_fast import activation_patch, path_patch
+from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.kernels import reference
-from ioi_fast.prompts import PromptPairs
-from ioi_fast.reference_run import plain_run
+from ioi_fast.reference.run import plain_run
 
 ORIG = [[5, 3, 9, 4, 0], [6, 3, 8, 0, 0]]
 NEW = [[5, 1, 9, 4, 0], [6, 2, 8, 0, 0]]

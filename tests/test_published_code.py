@@ -23,12 +23,12 @@ from path_experiments import EXPERIMENTS
 from torch import Tensor
 
 from ioi_fast import GPT2, PromptPairs, load
-from ioi_fast.agreement import PROMISED
 from ioi_fast.benchmarks import peer_environment
 from ioi_fast.ioi.circuits import published_circuit
 from ioi_fast.ioi.evaluation import Evaluation, class_sets, evaluate
+from ioi_fast.results.agreement import PROMISED
 
-SCRIPT = Path(__file__).parent / "published_code.py"
+SCRIPT = Path(__file__).parent / "instruments" / "published_code.py"
 # Older code takes seconds a sender: one head of every other layer.
 SENDERS = path_experiments.drawn_senders(each=1)[::2]
 SETS = list(class_sets(published_circuit()).values())[:3]

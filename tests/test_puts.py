@@ -6,10 +6,10 @@ import pytest
 import torch
 from compare import normal
 
-from ioi_fast.base import Grid
+from ioi_fast.engine.clean_run import Grid
+from ioi_fast.engine.overwrites import Put, head_table
+from ioi_fast.engine.tail import Tail
 from ioi_fast.kernels.reference import FROZEN, by_table
-from ioi_fast.puts import Put, head_table
-from ioi_fast.tail import Tail
 
 P, H, K = 3, 4, 5
 

@@ -26,7 +26,7 @@ def never(*arguments: object) -> None:
 def test_knock_outs(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model, pairs = tiny_model(), short_new()
     asked = {"senders": ["0.0"], "knock_out": {"mlp0": "S2"}}
-    monkeypatch.setattr("ioi_fast.base.CleanRun.embed", never)
+    monkeypatch.setattr("ioi_fast.engine.clean_run.CleanRun.embed", never)
     with pytest.raises(ValueError, match=f"knock_out_source: {MESSAGE}"):
         path_patch(model, pairs, **asked, backend=backend)
     with pytest.raises(ValueError, match=f"knock_out_source: {MESSAGE}"):
@@ -37,7 +37,7 @@ def test_knock_outs(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 def test_ablations(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ioi_fast.base.CleanRun.embed", never)
+    monkeypatch.setattr("ioi_fast.engine.clean_run.CleanRun.embed", never)
     variants = [{"0.1": "END"}]
     message = r"source: no prompt of mean_pairs reaches token 3"
     with pytest.raises(ValueError, match=message):

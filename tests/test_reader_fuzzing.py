@@ -1,6 +1,6 @@
 """No changed file makes a reader raise what it should not, wait, fill the memory or look outside.
 
-A thousand inputs a reader are slow tests; `python -m reader_fuzzing` (tests/) tries any number.
+A thousand inputs a reader are slow tests; `python -m reader_fuzzing` tries any number.
 """
 
 from __future__ import annotations

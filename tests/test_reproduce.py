@@ -13,7 +13,7 @@ from small_models import reading_model
 from written_prompts import write_prompts
 
 from ioi_fast import GPT2, ablate, explain, load, load_prompts, path_patch
-from ioi_fast.circuit_files import load_circuit
+from ioi_fast.asked.circuit_files import load_circuit
 from ioi_fast.cli import main
 from ioi_fast.ioi.circuits import circuit_of_classes, published_circuit
 from ioi_fast.ioi.costs import predicted_flops

@@ -11,7 +11,7 @@ from small_models import reading_model
 from written_prompts import write_prompts
 
 from ioi_fast import GPT2, Circuit, GPT2Config, load
-from ioi_fast.circuit_files import save_circuit
+from ioi_fast.asked.circuit_files import save_circuit
 from ioi_fast.cli import main
 from ioi_fast.ioi.circuits import role_of
 from ioi_fast.ioi.experiments import EXPERIMENTS

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from small_models import ragged_pairs, shifted_pairs, tiny_model
 
 from ioi_fast import Circuit, GPT2Config, ablate, activation_patch, explain
-from ioi_fast.ops import Ops
-from ioi_fast.rerun_flops import FlopCount
-from ioi_fast.rerun_variants import Change, RerunPrompt, RerunVariant, shared_states
-from ioi_fast.rerun_work import RerunPlan, plan_reruns
-from ioi_fast.sites import Head
+from ioi_fast.asked.nodes import Head
+from ioi_fast.engine.ops import Ops
+from ioi_fast.plan.rerun_flops import FlopCount
+from ioi_fast.plan.rerun_variants import Change, RerunPrompt, RerunVariant, shared_states
+from ioi_fast.plan.reruns import RerunPlan, plan_reruns
 
 SMALL = GPT2Config(n_layer=3, n_head=2, n_embd=8, n_inner=16, vocab_size=50, n_positions=16)
 NAMES = ("END", "S2", "all")
@@ -157,7 +157,7 @@ def test_rows_are_those_that_run(data: st.DataObject) -> None:
     spies = {name: partial(count_rows, given_rows, name) for name in ("mlp_delta", "add_mlp_delta")}
     spied = Ops(**{**table, **spies})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ioi_fast.ops.cpu", lambda precision: spied)
+        patch.setattr("ioi_fast.engine.ops.cpu", lambda precision: spied)
         ablate(model, pairs, variants, "zero", base)
     assert sum(given_rows) <= sum(plan.rows)
     if not any(r == "all" or k.startswith("mlp") for one in variants for k, r in one.items()):
@@ -170,7 +170,7 @@ def count_rows(found: list, name: str, resid_mid, pre, delta, *rest):
 
 
 def _torch_table() -> Ops:
-    from ioi_fast.ops import plain_torch
+    from ioi_fast.engine.ops import plain_torch
 
     return plain_torch()
 

@@ -11,7 +11,7 @@ import torch
 from small_models import ragged_pairs, tiny_model
 
 from ioi_fast import ablate, pair_sweep, path_patch
-from ioi_fast.results import Result
+from ioi_fast.results.result import Result
 
 # 3 senders, 4 prompts; means 2.5, −1, 0.
 VALUES = torch.tensor([[1.0, 2.0, 3.0, 4.0], [-1.0, -1.0, -1.0, -1.0], [-2.0, 2.0, -2.0, 2.0]])

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ioi_fast import Circuit
+from ioi_fast.asked.nodes import Head
 from ioi_fast.ioi.circuits import members, published_circuit
 from ioi_fast.ioi.tellers import Tellers, tellers_of
-from ioi_fast.sites import Head
 
 MOVER, TELLER = "name mover (reads END-1)", "END-1 from S2"
 

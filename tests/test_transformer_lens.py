@@ -22,10 +22,10 @@ from small_models import ragged_pairs
 from torch import Tensor
 
 from ioi_fast import PromptPairs, Result, load, path_patch
-from ioi_fast.agreement import PROMISED
 from ioi_fast.benchmarks import peer_environment
+from ioi_fast.results.agreement import PROMISED
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent / "instruments"
 L, H, N = 4, 3, 5
 INPUTS = ("q", "k", "v")
 READS = (*INPUTS, "logits")

@@ -21,7 +21,7 @@ from ioi_fast.benchmarks import peer_environment
 from ioi_fast.ioi.circuits import published_circuit
 from ioi_fast.ioi.evaluation import Evaluation, class_sets, evaluate, random_sets
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent / "instruments"
 N = 8
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]

@@ -20,10 +20,10 @@ from path_experiments import EXPERIMENTS
 from torch import Tensor
 
 from ioi_fast import GPT2, PromptPairs, load
-from ioi_fast.agreement import PROMISED
 from ioi_fast.benchmarks import peer_environment
+from ioi_fast.results.agreement import PROMISED
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent / "instruments"
 SENDERS = path_experiments.drawn_senders()
 
 # The environment is built inside the first test, which may have to download torch.

@@ -8,7 +8,7 @@ from checkpoints import lively_model, refused
 from torch import Tensor
 from transformers import GPT2LMHeadModel
 
-from ioi_fast.checkpoint import load
+from ioi_fast.model.checkpoint import load
 
 
 def _meta(model: GPT2LMHeadModel) -> None:

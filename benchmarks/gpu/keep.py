@@ -15,8 +15,8 @@ from ioi_fast.benchmarks.gpu import report
 from ioi_fast.benchmarks.gpu.machine import source_hash
 from ioi_fast.benchmarks.gpu.part_files import PartFile, same_machine
 from ioi_fast.benchmarks.gpu.parts import NAMES
-from ioi_fast.report.atomic import write_text
-from ioi_fast.revision import revision
+from ioi_fast.outside.whole_files import write_text
+from ioi_fast.results.revision import revision
 
 KEPT = results.RESULTS / "gpu"
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "kernels.md"

@@ -14,7 +14,7 @@ import torch
 import ioi_fast
 from ioi_fast import benchmarks, kernels
 from ioi_fast.benchmarks.results import machine as host_cpu
-from ioi_fast.revision import revision
+from ioi_fast.results.revision import revision
 
 INTERPRETER = "Triton's interpreter"
 

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from ioi_fast.benchmarks.gpu.units import Row
-from ioi_fast.report.atomic import write_text
-from ioi_fast.results import plain
+from ioi_fast.outside.whole_files import write_text
+from ioi_fast.results.result import plain
 
 
 class PartFile:

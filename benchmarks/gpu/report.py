@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ioi_fast.agreement import PROMISED
 from ioi_fast.benchmarks.gpu.part_files import rows_of
 from ioi_fast.benchmarks.gpu.units import Row, failed, missed, shown
+from ioi_fast.results.agreement import PROMISED
 
 OURS = ("ours", "graphs")
 Found = Mapping[str, Sequence[Row]]  # rows by part

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from ioi_fast.backends import Choice
-from ioi_fast.model import GPT2
-from ioi_fast.prompts import PromptPairs
+from ioi_fast.asked.prompts import PromptPairs
+from ioi_fast.calls.backends import Choice
+from ioi_fast.model.gpt2 import GPT2
 
 
 def check_inputs(model: GPT2, pairs: PromptPairs, argument: str = "pairs") -> None:

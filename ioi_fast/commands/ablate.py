@@ -7,17 +7,18 @@ import time
 from dataclasses import replace
 from functools import partial
 
-from ioi_fast.calls import ablate, explain
-from ioi_fast.circuit import Circuit
+from ioi_fast.asked.circuit import Circuit
+from ioi_fast.asked.interventions import SOURCES
+from ioi_fast.asked.metrics import METRICS
+from ioi_fast.asked.nodes import parse_senders
+from ioi_fast.asked.prompts import PromptPairs
+from ioi_fast.calls.ablate import ablate
+from ioi_fast.calls.explain import explain
 from ioi_fast.commands import options, output
-from ioi_fast.interventions import SOURCES
 from ioi_fast.ioi.roles import is_distant, with_roles
-from ioi_fast.metrics import METRICS
-from ioi_fast.model import GPT2
-from ioi_fast.prompts import PromptPairs
+from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.report.terminal import say_lines
-from ioi_fast.results import Result
-from ioi_fast.sites import parse_senders
+from ioi_fast.results.result import Result
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:

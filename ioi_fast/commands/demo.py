@@ -7,10 +7,10 @@ import json
 from pathlib import Path
 
 from ioi_fast.commands import options, output
+from ioi_fast.commands.demo_page import demo_figures, demo_page
 from ioi_fast.commands.demo_study import run_study
 from ioi_fast.commands.targets import check_outputs
-from ioi_fast.report.atomic import write_text
-from ioi_fast.report.demo_page import demo_figures, demo_page
+from ioi_fast.outside.whole_files import write_text
 from ioi_fast.report.figures import BarList, HeatMap, Table
 from ioi_fast.report.page import write_page
 from ioi_fast.report.terminal import print_bars, print_heat_map, print_table

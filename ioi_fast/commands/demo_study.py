@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ioi_fast.agreement import PROMISED, sweep_error
-from ioi_fast.calls import attention, path_patch
+from ioi_fast.asked.prompts import PromptPairs
+from ioi_fast.calls.attention import attention
+from ioi_fast.calls.path_patch import path_patch
 from ioi_fast.ioi.behaviour import Score, score
-from ioi_fast.model import GPT2
-from ioi_fast.prompts import PromptPairs
-from ioi_fast.results import Result
+from ioi_fast.model.gpt2 import GPT2
+from ioi_fast.results.agreement import PROMISED, sweep_error
+from ioi_fast.results.result import Result
 
 # Movers whose queries are traced back, and heads shown behind them.
 _MOVERS = 3

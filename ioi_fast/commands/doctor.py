@@ -9,17 +9,17 @@ from importlib import metadata
 
 import torch
 
-from ioi_fast.agreement import PROMISED, sweep_error
-from ioi_fast.calls import path_patch
-from ioi_fast.checkpoint import load
-from ioi_fast.config import GPT2Config
+from ioi_fast.asked.prompts import PromptPairs
+from ioi_fast.calls.path_patch import path_patch
 from ioi_fast.kernels.bf16_linear import ONEDNN, PANELS, ROUNDED, bf16_arithmetic
 from ioi_fast.kernels.build import BuildError, find_compiler, load_kernels
 from ioi_fast.kernels.packed_linear import onednn_available
 from ioi_fast.kernels.panel_linear import panels_supported
-from ioi_fast.model import GPT2
-from ioi_fast.prompts import PromptPairs
+from ioi_fast.model.checkpoint import load
+from ioi_fast.model.config import GPT2Config
+from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.report.terminal import say
+from ioi_fast.results.agreement import PROMISED, sweep_error
 
 _EXTRAS = {
     "report": ("rich", "jinja2"),

@@ -7,14 +7,14 @@ import json
 from dataclasses import asdict
 from functools import partial
 
+from ioi_fast.calls.surroundings import bar
 from ioi_fast.commands import options, output
 from ioi_fast.commands.targets import check_outputs
 from ioi_fast.ioi.form_faithfulness import FormShare, form_faithfulness, form_files
 from ioi_fast.ioi.published import DIFFERS
-from ioi_fast.report.atomic import write_text
+from ioi_fast.outside.whole_files import write_text
 from ioi_fast.report.figures import Table
 from ioi_fast.report.terminal import print_table
-from ioi_fast.running import bar
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:

@@ -10,11 +10,11 @@ from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any
 
-from ioi_fast.circuit_files import circuit_from_dict, circuit_to_dict
-from ioi_fast.config_json import read_json_object
+from ioi_fast.asked.circuit_files import circuit_from_dict, circuit_to_dict
 from ioi_fast.ioi.finding import Finding, Measure
-from ioi_fast.quoting import cut, quoted
-from ioi_fast.report.atomic import write_text
+from ioi_fast.outside.json_files import read_json_object
+from ioi_fast.outside.quoting import cut, quoted
+from ioi_fast.outside.whole_files import write_text
 from ioi_fast.report.figures_json import figure_from_dict, figure_to_dict
 
 _TYPES = {

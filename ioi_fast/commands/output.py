@@ -8,15 +8,15 @@ import os
 from collections.abc import Callable, Sequence
 
 from ioi_fast.commands import options
-from ioi_fast.model import GPT2
-from ioi_fast.pair_results import PairResult
-from ioi_fast.report.atomic import write_text
+from ioi_fast.model.gpt2 import GPT2
+from ioi_fast.outside.whole_files import write_text
 from ioi_fast.report.figures import BarList, HeatMap, Page
 from ioi_fast.report.page import write_page
 from ioi_fast.report.sweeps import heads_heat_map, ranking_bars
 from ioi_fast.report.terminal import print_bars, print_heat_map, say
-from ioi_fast.results import Result
-from ioi_fast.revision import revision
+from ioi_fast.results.pair_result import PairResult
+from ioi_fast.results.result import Result
+from ioi_fast.results.revision import revision
 
 _SHOWN = 12
 

@@ -6,10 +6,12 @@ import argparse
 import time
 from functools import partial
 
-from ioi_fast.calls import explain, pair_sweep
+from ioi_fast.asked.interventions import BETWEEN
+from ioi_fast.asked.metrics import METRICS
+from ioi_fast.asked.sites import INPUTS
+from ioi_fast.calls.explain import explain
+from ioi_fast.calls.pair_sweep import pair_sweep
 from ioi_fast.commands import options, output
-from ioi_fast.interventions import BETWEEN, INPUTS
-from ioi_fast.metrics import METRICS
 from ioi_fast.report.sweeps import pair_figures
 from ioi_fast.report.terminal import say_lines
 

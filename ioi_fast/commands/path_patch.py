@@ -6,12 +6,13 @@ import argparse
 import time
 from functools import partial
 
-from ioi_fast.calls import explain, path_patch
+from ioi_fast.asked.interventions import SOURCES
+from ioi_fast.asked.metrics import METRICS
+from ioi_fast.calls.explain import explain
+from ioi_fast.calls.path_patch import path_patch
 from ioi_fast.commands import options, output
-from ioi_fast.interventions import SOURCES
-from ioi_fast.metrics import METRICS
 from ioi_fast.report.terminal import say_lines
-from ioi_fast.results import Result
+from ioi_fast.results.result import Result
 
 
 def add_parser(commands: argparse._SubParsersAction) -> None:

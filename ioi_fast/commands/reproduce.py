@@ -9,14 +9,13 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from ioi_fast.backends import choose
+from ioi_fast.asked.circuit import Circuit
+from ioi_fast.asked.circuit_files import save_circuit
 from ioi_fast.benchmarks.rate import matrix_rate
-from ioi_fast.circuit import Circuit
-from ioi_fast.circuit_files import save_circuit
+from ioi_fast.calls.backends import choose
 from ioi_fast.commands import options, output
 from ioi_fast.commands.finding_files import store, stored
 from ioi_fast.commands.targets import check_outputs
-from ioi_fast.config import GPT2Config
 from ioi_fast.ioi.backwards import NothingToFind
 from ioi_fast.ioi.circuits import published_circuit
 from ioi_fast.ioi.costs import predicted_flops
@@ -25,11 +24,12 @@ from ioi_fast.ioi.experiments import EXPERIMENTS, TOGETHER, WITHOUT_CIRCUIT, nam
 from ioi_fast.ioi.finding import Finding
 from ioi_fast.ioi.published import DIFFERS, is_gpt2_small
 from ioi_fast.ioi.study import LACKING, Study
-from ioi_fast.model import GPT2
+from ioi_fast.model.config import GPT2Config
+from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.report.figures import Page, Table
 from ioi_fast.report.page import write_page
 from ioi_fast.report.terminal import print_table, say
-from ioi_fast.revision import revision
+from ioi_fast.results.revision import revision
 
 _QUICK = 40  # prompts of a quick study
 CIRCUIT = "circuit.json"

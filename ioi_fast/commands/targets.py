@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from ioi_fast.ioi.form_faithfulness import form_files
-from ioi_fast.report.atomic import try_out
+from ioi_fast.outside.whole_files import try_out
 from ioi_fast.report.extra import require
 
 # Files of a checkpoint, whether they are there or not: new ones would be read by the next call.

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ioi_fast.calls import attention
+from ioi_fast.asked.nodes import Head, parse_node
+from ioi_fast.asked.prompts import PromptPairs
+from ioi_fast.calls.attention import attention
 from ioi_fast.ioi.walk import walk
-from ioi_fast.model import GPT2
+from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.own_settings import own_settings
-from ioi_fast.prompts import PromptPairs
-from ioi_fast.sites import Head, parse_node
 
 
 @dataclass(frozen=True, slots=True, eq=False)

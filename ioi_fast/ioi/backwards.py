@@ -14,17 +14,17 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from ioi_fast.calls import path_patch
+from ioi_fast.asked.nodes import Head
+from ioi_fast.asked.prompts import END, PromptPairs
+from ioi_fast.calls.path_patch import path_patch
 from ioi_fast.ioi import circuits
 from ioi_fast.ioi.classes import KNOCKED_OUT, LOGITS, Traits, class_of
 from ioi_fast.ioi.copying import CopyScores, copy_scores
 from ioi_fast.ioi.reading import places_read
 from ioi_fast.ioi.roles import with_roles
 from ioi_fast.ioi.significance import sign_test
-from ioi_fast.model import GPT2
-from ioi_fast.prompts import END, PromptPairs
-from ioi_fast.results import Result
-from ioi_fast.sites import Head
+from ioi_fast.model.gpt2 import GPT2
+from ioi_fast.results.result import Result
 
 Node = tuple[Head, str]
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.ioi.dataset import ioi_prompts
 from ioi_fast.ioi.variants import adversarial_prompts
-from ioi_fast.prompts import PromptPairs
-from ioi_fast.tokenizer import TextCodec
+from ioi_fast.model.tokenizer import TextCodec
 
 LogitsModel = Callable[[Tensor], Tensor]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ioi_fast.circuit import Circuit
-from ioi_fast.sites import Head
+from ioi_fast.asked.circuit import Circuit
+from ioi_fast.asked.nodes import Head
 
 MOVERS, BACKUPS, NEGATIVES = "name mover", "backup name mover", "negative name mover"
 INHIBITION, INDUCTION = "S-inhibition", "induction"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ioi_fast.asked.prompts import END
 from ioi_fast.ioi import circuits
-from ioi_fast.prompts import END
 
 LOGITS, KNOCKED_OUT = "logits", "logits after a knock-out"
 _WRITERS = {LOGITS: circuits.MOVERS, KNOCKED_OUT: circuits.BACKUPS}

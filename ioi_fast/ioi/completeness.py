@@ -9,11 +9,11 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-from ioi_fast.circuit import Circuit
+from ioi_fast.asked.circuit import Circuit
+from ioi_fast.asked.nodes import Head
+from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.ioi.evaluation import Heads, evaluate
-from ioi_fast.model import GPT2
-from ioi_fast.prompts import PromptPairs
-from ioi_fast.sites import Head
+from ioi_fast.model.gpt2 import GPT2
 
 RULES = ("code", "paper")
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ioi_fast.base import layernorm, tiles
+from ioi_fast.asked.prompts import PromptPairs
+from ioi_fast.engine.clean_run import layernorm, tiles
 from ioi_fast.ioi.walk import Walked, walk
-from ioi_fast.model import GPT2
+from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.own_settings import own_settings
-from ioi_fast.prompts import PromptPairs
 
 _ROWS = 512  # whose logits stand at a time
 

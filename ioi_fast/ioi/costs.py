@@ -10,8 +10,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ioi_fast.calls import ablate, activation_patch, explain, path_patch
-from ioi_fast.circuit import Circuit
+from ioi_fast.asked.circuit import Circuit
+from ioi_fast.asked.nodes import Head
+from ioi_fast.calls.ablate import ablate
+from ioi_fast.calls.activation_patch import activation_patch
+from ioi_fast.calls.explain import explain
+from ioi_fast.calls.path_patch import path_patch
 from ioi_fast.ioi import circuits
 from ioi_fast.ioi.evaluation import class_sets, random_sets
 from ioi_fast.ioi.experiments_circuit import GREEDY, RANDOM_SETS
@@ -19,9 +23,8 @@ from ioi_fast.ioi.minimality import minimality_sets, unclassed
 from ioi_fast.ioi.paths import ATTENDED
 from ioi_fast.ioi.study import Study
 from ioi_fast.ioi.tellers import tellers_of
-from ioi_fast.model import GPT2
-from ioi_fast.sites import Head
-from ioi_fast.work import run_flops
+from ioi_fast.model.gpt2 import GPT2
+from ioi_fast.plan.work import run_flops
 
 # Of a discovery: sweeps, circuits on the way down, and nodes of the largest.
 _SWEEPS, _STEPS, _NODES = 20, 20, 30

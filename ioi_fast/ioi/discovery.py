@@ -9,16 +9,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ioi_fast.calls import ablate, path_patch
-from ioi_fast.circuit import Circuit
-from ioi_fast.interventions import SOURCES, check_choice
+from ioi_fast.asked.circuit import Circuit
+from ioi_fast.asked.interventions import SOURCES, check_choice
+from ioi_fast.asked.prompts import PromptPairs
+from ioi_fast.calls.ablate import ablate
+from ioi_fast.calls.path_patch import path_patch
 from ioi_fast.ioi.backwards import Found, NothingToFind, Search, search_backwards
 from ioi_fast.ioi.classes import KNOCKED_OUT, LOGITS
 from ioi_fast.ioi.pruning import Step, circuit_of_nodes, prune, variant_of
 from ioi_fast.ioi.roles import with_roles
 from ioi_fast.ioi.significance import sign_test
-from ioi_fast.model import GPT2
-from ioi_fast.prompts import PromptPairs
+from ioi_fast.model.gpt2 import GPT2
 
 
 @dataclass(frozen=True, slots=True, eq=False)

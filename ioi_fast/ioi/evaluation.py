@@ -15,12 +15,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ioi_fast.calls import ablate
-from ioi_fast.circuit import Circuit
+from ioi_fast.asked.circuit import Circuit
+from ioi_fast.asked.nodes import Head
+from ioi_fast.asked.prompts import PromptPairs
+from ioi_fast.calls.ablate import ablate
 from ioi_fast.ioi.circuits import base_name
-from ioi_fast.model import GPT2
-from ioi_fast.prompts import PromptPairs
-from ioi_fast.sites import Head
+from ioi_fast.model.gpt2 import GPT2
 
 Heads = tuple[Head, ...]
 

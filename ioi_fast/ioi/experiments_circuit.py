@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ioi_fast.circuit import Circuit
+from ioi_fast.asked.circuit import Circuit
 from ioi_fast.ioi import circuits
 from ioi_fast.ioi.behaviour import adversarial, score
 from ioi_fast.ioi.completeness import greedy_search

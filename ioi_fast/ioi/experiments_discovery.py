@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ioi_fast.calls import path_patch
+from ioi_fast.calls.path_patch import path_patch
 from ioi_fast.ioi.attending import attending
 from ioi_fast.ioi.circuits import published_circuit
 from ioi_fast.ioi.discovery import Discovery, discover, random_circuits, shares

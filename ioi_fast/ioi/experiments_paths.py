@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from ioi_fast.calls import path_patch
+from ioi_fast.asked.nodes import Head
+from ioi_fast.calls.path_patch import path_patch
 from ioi_fast.ioi import circuits
 from ioi_fast.ioi.evaluation import resampled_shares
 from ioi_fast.ioi.finding import Finding, Measure
@@ -25,8 +26,7 @@ from ioi_fast.ioi.study import NeedsCircuit, NeedsLayers, Study
 from ioi_fast.ioi.tellers import Tellers
 from ioi_fast.report.figures import BarList, HeatMap, Section
 from ioi_fast.report.sweeps import heads_heat_map, ranking_bars
-from ioi_fast.results import Result
-from ioi_fast.sites import Head
+from ioi_fast.results.result import Result
 
 _RANKED = 8
 

@@ -11,13 +11,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ioi_fast.circuit import Circuit
+from ioi_fast.asked.circuit import Circuit
+from ioi_fast.asked.prompt_files import load_prompts
+from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.ioi.circuits import published_circuit
 from ioi_fast.ioi.evaluation import evaluate
 from ioi_fast.ioi.published import agrees_with, is_gpt2_small
-from ioi_fast.model import GPT2
-from ioi_fast.prompt_files import load_prompts
-from ioi_fast.prompts import PromptPairs
+from ioi_fast.model.gpt2 import GPT2
 
 ORDERS, TEMPLATES = ("ABBA", "BABA"), range(15)
 TOLERANCE = 0.01  # percentage points

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ioi_fast.circuit import Circuit
+from ioi_fast.asked.circuit import Circuit
+from ioi_fast.asked.nodes import Head
+from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.ioi import circuits
 from ioi_fast.ioi.evaluation import Evaluation, Heads, evaluate
-from ioi_fast.model import GPT2
-from ioi_fast.prompts import PromptPairs
-from ioi_fast.sites import Head
+from ioi_fast.model.gpt2 import GPT2
 
 ORDERS = ("code", "printed")
 # The chain of movers as the printed table has it; 11.9 and 9.0 stand beside the three first.

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ioi_fast.calls import ablate, path_patch
-from ioi_fast.circuit import Circuit
+from ioi_fast.asked.circuit import Circuit
+from ioi_fast.asked.nodes import Head
+from ioi_fast.asked.prompts import PromptPairs
+from ioi_fast.asked.sites import INPUTS
+from ioi_fast.calls.ablate import ablate
+from ioi_fast.calls.path_patch import path_patch
 from ioi_fast.ioi import circuits
-from ioi_fast.model import GPT2
-from ioi_fast.prompts import PromptPairs
-from ioi_fast.results import Result
-from ioi_fast.sites import Head
+from ioi_fast.model.gpt2 import GPT2
+from ioi_fast.results.result import Result
 
 # Where the keys and values stand that a class reads: the role that it attends to.
 ATTENDED = {
@@ -50,7 +52,7 @@ def to_class(
     heads = circuits.members(circuit, name)
     if not heads:
         raise ValueError(f"name must be one of {', '.join(circuit.classes)}, got {name!r}")
-    if site not in ("q", "k", "v"):
+    if site not in INPUTS:
         raise ValueError(f"site must be 'q', 'k' or 'v', got {site!r}")
     receivers = [f"{head}.{site}" for head in heads]
     if position is None:

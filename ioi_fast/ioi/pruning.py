@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ioi_fast.calls import ablate
-from ioi_fast.circuit import Circuit
+from ioi_fast.asked.circuit import Circuit
+from ioi_fast.asked.nodes import Head
+from ioi_fast.asked.prompts import PromptPairs
+from ioi_fast.calls.ablate import ablate
 from ioi_fast.ioi import circuits
-from ioi_fast.model import GPT2
-from ioi_fast.prompts import PromptPairs
-from ioi_fast.sites import Head
+from ioi_fast.model.gpt2 import GPT2
 
 Node = tuple[Head, str]
 Nodes = frozenset[Node]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ioi_fast.config import GPT2Config
-from ioi_fast.model import GPT2
+from ioi_fast.model.config import GPT2Config
+from ioi_fast.model.gpt2 import GPT2
 
 AGREES, DIFFERS, NOT_APPLICABLE = "agrees", "differs", "not applicable to this model"
 OWN_WORDING = " (own wording)"

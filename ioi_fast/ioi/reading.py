@@ -7,11 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from ioi_fast.calls import attention
+from ioi_fast.asked.nodes import Head
+from ioi_fast.asked.prompts import PromptPairs
+from ioi_fast.calls.attention import attention
 from ioi_fast.ioi.roles import distant
-from ioi_fast.model import GPT2
-from ioi_fast.prompts import PromptPairs
-from ioi_fast.sites import Head
+from ioi_fast.model.gpt2 import GPT2
 
 LEAST = 0.1  # mean attention that makes a token one that is read
 _FARTHEST = 3  # tokens from a role

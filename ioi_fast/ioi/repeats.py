@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ioi_fast.asked.nodes import Head
 from ioi_fast.ioi.walk import walk
-from ioi_fast.model import GPT2
+from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.own_settings import own_settings
-from ioi_fast.sites import Head
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from ioi_fast.prompts import PromptPairs
+from ioi_fast.asked.prompts import PromptPairs
 
 
 class NeedsRoles(ValueError):

@@ -8,8 +8,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 
-from ioi_fast.circuit import Circuit
-from ioi_fast.circuit_files import circuit_to_dict
+from ioi_fast.asked.circuit import Circuit
+from ioi_fast.asked.circuit_files import circuit_to_dict
+from ioi_fast.asked.own_metrics import metric_name
+from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.ioi.circuits import members
 from ioi_fast.ioi.dataset import abc_records, ioi_prompts, pair_records
 from ioi_fast.ioi.finding import Scale
@@ -17,11 +19,9 @@ from ioi_fast.ioi.published import is_gpt2_small
 from ioi_fast.ioi.records import sample_records
 from ioi_fast.ioi.roles import NeedsRoles, with_roles
 from ioi_fast.ioi.tellers import Tellers, tellers_of
-from ioi_fast.metrics import metric_name
-from ioi_fast.model import GPT2
-from ioi_fast.prompts import PromptPairs
-from ioi_fast.revision import revision
-from ioi_fast.tokenizer import TextCodec
+from ioi_fast.model.gpt2 import GPT2
+from ioi_fast.model.tokenizer import TextCodec
+from ioi_fast.results.revision import revision
 
 
 class NeedsCircuit(ValueError):

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from ioi_fast.circuit import Circuit
+from ioi_fast.asked.circuit import Circuit
+from ioi_fast.asked.nodes import Head
 from ioi_fast.ioi import circuits
-from ioi_fast.sites import Head
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ioi_fast import ops
-from ioi_fast.base import CleanRun, Grid, LayerState, tiles
-from ioi_fast.blocks import TOKENS_PER_BLOCK
+from ioi_fast.engine import ops
+from ioi_fast.engine.clean_run import CleanRun, Grid, LayerState, tiles
+from ioi_fast.engine.packing import Packed
 from ioi_fast.kernels import reference
-from ioi_fast.model import GPT2
+from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.own_settings import own_settings
-from ioi_fast.packing import Packed
+from ioi_fast.plan.blocks import TOKENS_PER_BLOCK
 
 
 @dataclass(frozen=True, slots=True, eq=False)

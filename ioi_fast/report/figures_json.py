@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import MISSING, fields
 
-from ioi_fast.quoting import quoted
+from ioi_fast.outside.quoting import quoted
 from ioi_fast.report.figures import AttentionMap, BarList, HeatMap, Scatter, Section, Table
 
 _KINDS = {kind.__name__: kind for kind in (HeatMap, BarList, AttentionMap, Scatter, Table)}

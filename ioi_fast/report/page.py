@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ioi_fast.report import atomic, colours
+from ioi_fast.outside.whole_files import write_text
+from ioi_fast.report import colours
 from ioi_fast.report.extra import require
 from ioi_fast.report.figures import (
     AttentionMap,
@@ -46,7 +47,7 @@ def write_page(page: Page, path: str | os.PathLike[str]) -> Path:
 
     Raises ImportError when jinja2 is missing. Example: `write_page(page, "out/report.html")`
     """
-    return atomic.write_text(path, render(page))
+    return write_text(path, render(page))
 
 
 def render(page: Page) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ioi_fast.pair_results import PairResult
 from ioi_fast.report.figures import BarList, HeatMap
-from ioi_fast.results import Result, is_clear
+from ioi_fast.results.pair_result import PairResult
+from ioi_fast.results.result import Result, is_clear
 
 # Cells outlined in a heat-map.
 _MARKED = 6

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import _disable_current_modes
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "instruments")]
 
 
 def _ignored() -> list[str]:

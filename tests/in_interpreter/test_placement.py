@@ -14,10 +14,10 @@ from pretend_device import DEVICE, SECOND, Apart, Pretended, pretend_device
 from small_models import ragged_pairs, shifted_pairs, tiny_model
 
 from ioi_fast import Circuit, ablate, activation_patch, attention, explain, pair_sweep, path_patch
+from ioi_fast.engine.placement import here
 from ioi_fast.kernels import triton_ops
 from ioi_fast.kernels.dense_linear import DenseLinear
 from ioi_fast.kernels.fp32_products import _get
-from ioi_fast.placement import here
 
 HOST, PAIRS = tiny_model(n_layer=2), ragged_pairs(3)
 OF_HEADS = Circuit({"0.1": "S2", "1.0": "END"})
@@ -123,7 +123,7 @@ def test_the_second_gpu_is_as_good_as_the_first(kind: str, monkeypatch) -> None:
 def test_what_forgets_which_gpu_is_seen(monkeypatch) -> None:
     """A planted fault: tensors of a call are made on the current GPU, which is the first."""
     forgetful = SimpleNamespace(**{**vars(torch), "get_default_device": lambda: "cuda"})
-    monkeypatch.setattr("ioi_fast.placement.torch", forgetful)
+    monkeypatch.setattr("ioi_fast.engine.placement.torch", forgetful)
     with pretend_device(), pytest.raises(Apart, match="cuda:0 and cuda:1"):
         path_patch(HOST.to(device=SECOND), PAIRS, ["0.1"])
 

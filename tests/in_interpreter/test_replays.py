@@ -12,9 +12,9 @@ from device import DEVICE, ON_GPU
 from small_models import ragged_pairs, tiny_model
 
 from ioi_fast import GPT2, path_patch
+from ioi_fast.engine.replays import Replays
 from ioi_fast.kernels import triton_graph
 from ioi_fast.kernels.triton_graph import NotRecordable, recorded, rehearsed
-from ioi_fast.replays import Replays
 
 HOST, PAIRS = tiny_model(), ragged_pairs(8)
 MODEL = HOST.to(device=DEVICE)
@@ -25,7 +25,7 @@ FORM = "recorded" if ON_GPU else "rehearsed"
 @pytest.fixture
 def captures(monkeypatch: pytest.MonkeyPatch) -> list:
     """Work that was captured, as it was captured; runs go by two prompts."""
-    monkeypatch.setattr("ioi_fast.blocks.TOKENS_PER_BLOCK", 14)
+    monkeypatch.setattr("ioi_fast.plan.blocks.TOKENS_PER_BLOCK", 14)
     monkeypatch.setenv("IOI_FAST_CUDA_GRAPHS", "1")
     monkeypatch.setattr(MODEL, "_made", None)
     seen, form = [], recorded if ON_GPU else rehearsed
@@ -60,7 +60,7 @@ def test_replays_give_what_plain_waves_give(asked: dict, captures: list, monkeyp
     """Four blocks of prompts: the second is captured, and run as the third and fourth are."""
     got = path_patch(MODEL, PAIRS, FEW, **asked, backend="triton")
     assert [len(calls) for calls in captures] == [3], "one shape, three times"
-    monkeypatch.setattr("ioi_fast.replays.Replays.run", _plainly)
+    monkeypatch.setattr("ioi_fast.engine.replays.Replays.run", _plainly)
     plain = path_patch(MODEL, PAIRS, FEW, **asked, backend="triton")
     assert torch.equal(got.values, plain.values) and len(captures) == 1
     exact = {**asked, "precision": "fp64", "backend": "reference"}
@@ -69,7 +69,7 @@ def test_replays_give_what_plain_waves_give(asked: dict, captures: list, monkeyp
 
 
 def _plainly(self, wave, receivers, advance):
-    from ioi_fast import replays
+    from ioi_fast.engine import replays
 
     return replays._run(wave, receivers, advance)
 
@@ -90,7 +90,7 @@ def test_shapes_that_come_once_budgets_and_frozen_mlps_are_not_captured(captures
 
 
 def test_calls_that_are_alike_share_what_was_captured(captures: list, monkeypatch) -> None:
-    monkeypatch.setattr("ioi_fast.blocks.TOKENS_PER_BLOCK", 512)
+    monkeypatch.setattr("ioi_fast.plan.blocks.TOKENS_PER_BLOCK", 512)
     truth = path_patch(HOST, PAIRS, FEW, backend="reference", precision="fp64")
     for turn in range(4):
         got = path_patch(MODEL, PAIRS, FEW, backend="triton")
@@ -144,7 +144,7 @@ def test_graphs_are_off_until_they_are_asked_for(captures: list, monkeypatch) ->
 
 def test_progress_counts_replayed_layers(captures: list, monkeypatch) -> None:
     counted: list[int] = []
-    monkeypatch.setattr("ioi_fast.calls.path_patching.bar", lambda *_: _Counting(counted))
+    monkeypatch.setattr("ioi_fast.calls.path_patch.bar", lambda *_: _Counting(counted))
     path_patch(MODEL, PAIRS, FEW, backend="triton", progress=False)
     assert captures and sum(counted) == 4 * HOST.config.n_layer
 

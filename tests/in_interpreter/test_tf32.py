@@ -7,17 +7,17 @@ import pytest
 import torch
 import triton
 import triton.language as tl
+from changed_logits import CALLS, model, of_logits
 from compare import assert_close, normal
 from device import DEVICE, ON_GPU
 from small_models import ragged_pairs, tiny_model
-from test_bf16_logits import CALLS, model, of_logits
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from triton.runtime.interpreter import interpreter_builder
 
 from ioi_fast import path_patch
-from ioi_fast.agreement import TF32_LOGITS, TF32_MEDIAN, sweep_errors
 from ioi_fast.kernels import reference, triton_math, triton_ops, triton_products, triton_rows
+from ioi_fast.results.agreement import TF32_LOGITS, TF32_MEDIAN, sweep_errors
 
 LOW_BITS = 0x1FFF  # of an fp32, which TF32 has not
 

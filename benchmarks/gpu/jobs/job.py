@@ -16,7 +16,7 @@ from ioi_fast import GPT2, Circuit, PromptPairs, ablate, explain, pair_sweep, pa
 from ioi_fast.benchmarks.gpu.setting import DRY, Setting
 from ioi_fast.benchmarks.jobs import CIRCUIT, PATH_JOBS, cells, knock_out_sets, prompts
 from ioi_fast.benchmarks.roofline import Work
-from ioi_fast.calls.plans import Plan
+from ioi_fast.calls.explain import Plan
 
 SENDERS, SETS, PAIRS = 8, 50, 50  # that are checked
 EXACT = {"backend": "reference", "precision": "fp64"}

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from ioi_fast import GPT2
-from ioi_fast.agreement import PROMISED, sweep_error
 from ioi_fast.benchmarks.gpu import ceilings
 from ioi_fast.benchmarks.gpu.clock import Clock, counted
 from ioi_fast.benchmarks.gpu.jobs.job import Job, job
@@ -26,7 +25,8 @@ from ioi_fast.benchmarks.gpu.part_files import rows_of
 from ioi_fast.benchmarks.gpu.setting import Setting
 from ioi_fast.benchmarks.gpu.units import Allowance, Row, Unit, shown
 from ioi_fast.benchmarks.roofline import DEVICES, Work
-from ioi_fast.replays import Replays
+from ioi_fast.engine.replays import Replays
+from ioi_fast.results.agreement import PROMISED, sweep_error
 
 ROUNDS = 9
 REPEATS = 1000  # of the job that is small enough for it

@@ -13,8 +13,8 @@ from ioi_fast.benchmarks.gpu.machine import INTERPRETER
 from ioi_fast.benchmarks.gpu.setting import Setting
 from ioi_fast.benchmarks.gpu.units import Row
 from ioi_fast.kernels import launch_tables
-from ioi_fast.report.atomic import write_text
-from ioi_fast.revision import revision
+from ioi_fast.outside.whole_files import write_text
+from ioi_fast.results.revision import revision
 
 
 class TableFile:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from ioi_fast import GPT2, GPT2Config
 from ioi_fast.kernels.fp32_products import fp32_products, tf32_products
-from ioi_fast.weights import Block
+from ioi_fast.model.weights import Block
 
 TANH = ("gelu_new", "gelu_pytorch_tanh")
 

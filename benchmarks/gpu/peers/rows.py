@@ -11,7 +11,6 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from ioi_fast.agreement import PROMISED, sweep_error
 from ioi_fast.benchmarks.gpu.clock import Clock, Run
 from ioi_fast.benchmarks.gpu.jobs import part as job_runs
 from ioi_fast.benchmarks.gpu.jobs.job import Job, job
@@ -28,6 +27,7 @@ from ioi_fast.benchmarks.gpu.setting import Setting
 from ioi_fast.benchmarks.gpu.units import Allowance, Row
 from ioi_fast.benchmarks.measure import PEER
 from ioi_fast.kernels.triton_graph import recorded, rehearsed
+from ioi_fast.results.agreement import PROMISED, sweep_error
 
 BATCHED: dict[str, type[Sweep]] = {"J1": PathSweep, "J4": SetSweep, "J5": PairSweep}
 CONES: dict[str, type[Sweep]] = {"J1": PathCone, "J4": SetCone, "J5": PairCone}

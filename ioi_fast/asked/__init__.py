@@ -1,0 +1,1 @@
+"""What is asked, as data: prompts, positions, sites, metrics, interventions, checked."""

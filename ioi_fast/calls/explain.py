@@ -1,0 +1,108 @@
+"""`explain`: the plan of a call without running it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from ioi_fast.asked.prompts import PromptPairs
+from ioi_fast.calls.ablate import ablate, checked_ablations
+from ioi_fast.calls.activation_patch import activation_patch, checked_activation
+from ioi_fast.calls.backends import check_request, fast_backend
+from ioi_fast.calls.pair_sweep import checked_sweep, pair_sweep
+from ioi_fast.calls.path_patch import checked_patch, path_patch
+from ioi_fast.calls.surroundings import check_progress, surroundings
+from ioi_fast.engine import ops
+from ioi_fast.model.gpt2 import GPT2
+from ioi_fast.plan.memory.room import Room
+from ioi_fast.plan.of_paths import plan_of_pair_sweep, plan_of_path_patch
+from ioi_fast.plan.of_reruns import plan_of_ablations, plan_of_activation_patch
+
+
+class Plan(Protocol):
+    """What a call will do, in integers; prints as a table of rows, bytes and FLOPs."""
+
+    @property
+    def flops(self) -> int:
+        """Every product that the definition makes unavoidable."""
+
+    @property
+    def peak_bytes(self) -> int:
+        """Estimate of the growth of memory during the call, packed weights not counted."""
+
+
+def explain(call: Callable, model: GPT2, pairs: PromptPairs, **arguments: object) -> Plan:
+    """The plan of a call without running it; print it for rows, bytes and FLOPs.
+
+    Raises as the call itself does, and ValueError for a call that has no plan.
+
+    >>> print(ioi_fast.explain(ioi_fast.path_patch, model, pairs))    # doctest: +SKIP
+    """
+    if not any(call is planned for planned in _PLANNERS):
+        names = ", ".join(f"ioi_fast.{planned.__name__}" for planned in _PLANNERS)
+        raise ValueError(f"call must be one of {names}, got {call!r}")
+    try:
+        bound = inspect.signature(call).bind(model, pairs, **arguments)
+    except TypeError as problem:
+        raise TypeError(f"{call.__name__}: {problem}") from None
+    bound.apply_defaults()
+    given = bound.arguments
+    with surroundings(given["threads"]):
+        make = _PLANNERS[call](model, pairs, given)
+        check_request(given["backend"], given["precision"], given["max_memory"])
+        check_progress(given["progress"])
+        _, reason = fast_backend(model, given["precision"], given["backend"])
+        if given["backend"] == "reference":
+            reason = "backend is 'reference'"
+        if reason:
+            raise ValueError(f"call: only the fast path has a plan, and {reason}")
+        return make()
+
+
+# Each checks the arguments of its call and returns what makes the plan.
+Planner = Callable[[GPT2, PromptPairs, Mapping], Callable[[], Plan]]
+
+
+def _of_path_patch(model: GPT2, pairs: PromptPairs, given: Mapping) -> Callable[[], Plan]:
+    names = ("senders", "receivers", "position", "between", "knock_out", "knock_out_source")
+    metric = given["metric"]
+    patch = checked_patch(model, pairs, metric, **{name: given[name] for name in names})
+    return lambda: plan_of_path_patch(model, pairs, patch, metric, *_limits(model, given))
+
+
+def _of_ablate(model: GPT2, pairs: PromptPairs, given: Mapping) -> Callable[[], Plan]:
+    names = ("variants", "source", "base", "mean_pairs", "metric")
+    asked = checked_ablations(model, pairs, **{name: given[name] for name in names})
+    ablations, means = asked
+    more = (means, ablations, given["metric"])
+    return lambda: plan_of_ablations(model.config, pairs, *more, *_limits(model, given)).plan
+
+
+def _of_activation_patch(model: GPT2, pairs: PromptPairs, given: Mapping) -> Callable[[], Plan]:
+    names = ("site", "position", "heads", "metric")
+    patch = checked_activation(model, pairs, **{name: given[name] for name in names})
+    more = (patch, given["metric"])
+    return lambda: plan_of_activation_patch(model.config, pairs, *more, *_limits(model, given)).plan
+
+
+def _of_pair_sweep(model: GPT2, pairs: PromptPairs, given: Mapping) -> Callable[[], Plan]:
+    names = ("inputs", "between", "position", "per_prompt", "metric")
+    sweep = checked_sweep(model, pairs, **{name: given[name] for name in names})
+    more = (sweep, given["metric"])
+    return lambda: plan_of_pair_sweep(model, pairs, *more, *_limits(model, given))
+
+
+def _limits(model: GPT2, given: Mapping) -> tuple[int | None, Room]:
+    """max_memory, and what the call takes beside its tensors."""
+    backend, _ = fast_backend(model, given["precision"], given["backend"])
+    asked = (backend, given["precision"], given["threads"])
+    return given["max_memory"], ops.room_of(model.config, *asked)
+
+
+_PLANNERS: dict[Callable, Planner] = {
+    path_patch: _of_path_patch,
+    activation_patch: _of_activation_patch,
+    ablate: _of_ablate,
+    pair_sweep: _of_pair_sweep,
+}

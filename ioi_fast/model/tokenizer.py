@@ -1,0 +1,213 @@
+"""Text to ids and back: our own tokenizer, and what prompts ask of any.
+
+A tokenizer here is anything with `encode(str) -> list[int]` and `decode(list[int]) -> str`;
+`Tokenizer` is ours, read from a checkpoint's folder or from GPT-2's two original files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from inspect import Parameter, signature
+from pathlib import Path
+from typing import Protocol
+
+import tokenizers
+
+from ioi_fast.model.tokenizer_backend import check_text, library_errors, settled
+from ioi_fast.model.tokenizer_files import read_folder, read_gpt2_files
+from ioi_fast.outside.whole_numbers import whole_number
+
+
+class TextCodec(Protocol):
+    """What prompts need of a tokenizer; `transformers.GPT2Tokenizer` fits as well."""
+
+    def encode(self, text: str) -> list[int]: ...
+
+    def decode(self, ids: list[int]) -> str: ...
+
+
+class Tokenizer:
+    """A `tokenizers.Tokenizer` with the four things that this project asks of one.
+
+    `bos` and `eos` are the tokens that begin and end a text, None where there is none. Truncation,
+    padding and dropout of the backend are not used; no token is ever added to a text.
+
+    Raises TypeError for another backend, ValueError for a token that is not in the vocabulary.
+
+    Example:
+        >>> Tokenizer.from_directory("my-gpt2").encode(" Mary")
+        [5335]
+    """
+
+    def __init__(
+        self, backend: tokenizers.Tokenizer, bos: str | None = None, eos: str | None = None
+    ) -> None:
+        if not isinstance(backend, tokenizers.Tokenizer):
+            raise TypeError(f"backend must be a tokenizers.Tokenizer, got {type(backend).__name__}")
+        self.backend = settled(backend)
+        self.bos_id = self._id("bos", bos)
+        self.eos_id = self._id("eos", eos)
+
+    @classmethod
+    def from_directory(cls, path: str | Path) -> Tokenizer | None:
+        """The tokenizer of a checkpoint's folder, as transformers reads it; None without one.
+
+        Read are tokenizer.json, or vocab.json with merges.txt, and tokenizer_config.json,
+        special_tokens_map.json and added_tokens.json beside them. BOS and EOS are those of the
+        settings, without settings `<|endoftext|>` where the vocabulary has it, as in GPT-2.
+
+        Raises ValueError naming the file that cannot be read, or a form of tokenizer that is not
+        read here (SentencePiece, WordPiece, code of its own), and what to do then.
+        """
+        found = read_folder(Path(path))
+        return None if found is None else cls(*found)
+
+    @classmethod
+    def from_gpt2_files(cls, encoder_json: str | Path, merges: str | Path) -> Tokenizer:
+        """Build from GPT-2's two files, vocabulary (token -> id) and ranked merges.
+
+        Raises ValueError naming the file.
+        """
+        return cls(*read_gpt2_files(Path(encoder_json), Path(merges)))
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text; no token is added in front or behind.
+
+        Raises TypeError for what is no text, ValueError for one that is not Unicode.
+        """
+        if not isinstance(text, str):
+            raise TypeError(f"text must be a str, got {type(text).__name__}")
+        check_text(text)
+        with library_errors("text cannot be tokenized"):
+            return self.backend.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of some ids, special tokens included; ids may be any sequence of integers."""
+        plain = [int(i) for i in ids]
+        for i in plain:
+            if not 0 <= i < 2**32 or self.backend.id_to_token(i) is None:
+                raise ValueError(f"ids: {i} is out of range, the vocabulary has {self.vocab_size}")
+        with library_errors("ids cannot be decoded"):
+            return self.backend.decode(plain, skip_special_tokens=False)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids, special tokens included."""
+        return self.backend.get_vocab_size(with_added_tokens=True)
+
+    def _id(self, name: str, token: str | None) -> int | None:
+        index = None if token is None else self.backend.token_to_id(token)
+        if token is not None and index is None:
+            raise ValueError(f"{name}: {token!r:.80} is not in the vocabulary")
+        return index
+
+    def __repr__(self) -> str:
+        return f"Tokenizer(vocab_size={self.vocab_size})"
+
+
+def check_codec(tokenizer: TextCodec) -> None:
+    """Raise TypeError unless the argument has callable `encode` and `decode` of texts and ids.
+
+    Raises ValueError for a BPE that leaves merges out at random.
+    """
+    if isinstance(tokenizer, tokenizers.Tokenizer):
+        raise TypeError(
+            "tokenizer must give lists of ids, got a tokenizers.Tokenizer: wrap it, "
+            "ioi_fast.model.tokenizer.Tokenizer(backend, bos=…)"
+        )
+    for method in ("encode", "decode"):
+        if not callable(getattr(tokenizer, method, None)):
+            raise TypeError(
+                f"tokenizer must have encode and decode, {type(tokenizer).__name__} has no {method}"
+                + (" (this model has no tokenizer)" if tokenizer is None else "")
+            )
+    model = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+    if getattr(model, "dropout", None):
+        raise ValueError(
+            f"tokenizer: its BPE leaves out merges at random (dropout {model.dropout}), so ids "
+            "would differ from call to call: set tokenizer.backend_tokenizer.model.dropout = None"
+        )
+
+
+def plain_ids(tokenizer: TextCodec, text: str) -> list[int]:
+    """Ids of a text alone: no token in front or behind, whatever the tokenizer adds by itself."""
+    check_text(text)
+    alone = {"add_special_tokens": False} if _takes_add_special_tokens(tokenizer.encode) else {}
+    with library_errors(f"tokenizer: {type(tokenizer).__name__} cannot encode {text!r:.80}"):
+        return [int(i) for i in tokenizer.encode(text, **alone)]
+
+
+def _takes_add_special_tokens(function: Callable) -> bool:
+    """Whether a method has this argument, or hands on any by name, as wrappers do."""
+    try:
+        found = signature(function).parameters
+    except (TypeError, ValueError):  # a function of C without a signature
+        return False
+    any_name = any(parameter.kind is Parameter.VAR_KEYWORD for parameter in found.values())
+    return any_name or "add_special_tokens" in found
+
+
+def bos_id(tokenizer: TextCodec) -> int:
+    """Id of the token that begins a text: `bos_id`, else transformers' `bos_token_id`.
+
+    Raises ValueError where the tokenizer has none: no token is taken in its place.
+    """
+    kind, token = type(tokenizer).__name__, getattr(tokenizer, "bos_token", None)
+    found = _token_id(tokenizer, "bos")
+    if isinstance(token, str) and not _stands_for(tokenizer, found, token):
+        raise ValueError(
+            f"prepend_bos: the vocabulary of the tokenizer {kind} lacks its bos_token {token!r:.80}"
+        )
+    if found is None:
+        raise ValueError(
+            f"prepend_bos: the tokenizer {kind} has no BOS token (its settings name none that its "
+            "vocabulary has)"
+        )
+    return found
+
+
+def padding_id(tokenizer: TextCodec) -> int:
+    """Id that fills rows behind END, where it changes nothing: EOS, else 0, which all models have.
+
+    An EOS that was put behind the vocabulary is not taken: the model may have no row for it.
+    """
+    backend = getattr(tokenizer, "backend", None)
+    if isinstance(backend, tokenizers.Tokenizer):
+        size = backend.get_vocab_size(with_added_tokens=False)
+    else:
+        size = whole_number(getattr(tokenizer, "vocab_size", None))
+    found = _token_id(tokenizer, "eos")
+    return 0 if found is None or (size is not None and found >= size) else found
+
+
+def _token_id(tokenizer: TextCodec, name: str) -> int | None:
+    """`bos_id` or `bos_token_id`, a number or a method that gives one; negative means none."""
+    for attribute in (f"{name}_id", f"{name}_token_id"):
+        found = getattr(tokenizer, attribute, None)
+        index = whole_number(found() if callable(found) else found)
+        if index is not None and index >= 0:
+            return index
+    return None
+
+
+def _stands_for(tokenizer: TextCodec, index: int | None, token: str) -> bool:
+    """Whether an id is a token's own; transformers gives that of unk_token to unknown ones."""
+    name_of = getattr(tokenizer, "convert_ids_to_tokens", None)
+    return index is not None and (not callable(name_of) or name_of(index) == token)
+
+
+def with_bos(ids: list[int], bos: int) -> list[int]:
+    """Ids behind one BOS; those that begin with it already are left as they are."""
+    return ids if ids[:1] == [bos] else [bos, *ids]
+
+
+def single_token(tokenizer: TextCodec, word: str, what: str) -> int:
+    """Id of a word that must be one token; ValueError names the word and the pieces it falls into.
+
+    `what` says what the word is for, with its argument's name: "names: the name".
+    """
+    ids = plain_ids(tokenizer, word)
+    if len(ids) != 1:
+        pieces = [tokenizer.decode([i]) for i in ids]
+        raise ValueError(f"{what} {word!r} must be a single token, got {len(ids)}: {pieces}")
+    return int(ids[0])
