@@ -22,6 +22,7 @@ from ioi_fast.commands import (
     path_patch,
     reproduce,
 )
+from ioi_fast.outside.quoting import shortened
 from ioi_fast.report.terminal import say
 from ioi_fast.report.typesetting import visible
 
@@ -37,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _show_log()
             return chosen.run(chosen)
     except (ValueError, TypeError, RuntimeError, ImportError, OSError, MemoryError) as error:
-        say(f"ioi-fast {chosen.command}: {error or type(error).__name__}", sys.stderr)
+        said = shortened(str(error)) or type(error).__name__
+        say(f"ioi-fast {chosen.command}: {said}", sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\nioi-fast {chosen.command}: stopped; nothing was written half", file=sys.stderr)
@@ -60,7 +62,7 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose complaints show what was typed, whatever it is."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(visible(message))
+        super().error(shortened(visible(message)))
 
 
 class _Line(logging.Formatter):

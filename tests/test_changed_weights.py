@@ -29,6 +29,7 @@ from ioi_fast.engine.ops import Ops
 from ioi_fast.engine.packing import Packed
 from ioi_fast.ioi.walk import walk
 from ioi_fast.kernels import torch_ops
+from ioi_fast.model.made_of_weights import MadeOfWeights
 
 PAIRS = ragged_pairs()
 CALLS = {
@@ -258,8 +259,37 @@ def test_asking_costs_less_than_a_millisecond_a_call() -> None:
     assert len(model.made.tensors) == 148
     best = 1.0
     for _ in range(50):
-        start = time.perf_counter()
+        start = time.process_time()
         for _ in range(5):
             model.made  # noqa: B018
-        best = min(best, time.perf_counter() - start)
+        best = min(best, time.process_time() - start)
     assert best < 1e-3
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, torch.optim.Adam, torch.optim.SGD])
+def test_fused_optimizers_which_torch_does_not_count(optimizer: type) -> None:
+    model, pairs = tiny_model(), ragged_pairs()
+    before = path_patch(model, pairs).values
+    weights = [tensor.requires_grad_() for tensor in model.weights.tensors()]
+    for tensor in weights:
+        tensor.grad = torch.ones_like(tensor)
+    optimizer(weights, lr=0.05, fused=True).step()
+    for tensor in weights:
+        tensor.requires_grad_(False)
+    fresh = GPT2(model.config, model.weights.each(torch.clone))
+    after = path_patch(model, pairs).values
+    assert torch.equal(after, path_patch(fresh, pairs).values)
+    assert not torch.equal(after, before) and model.weight_hash() == fresh.weight_hash()
+
+
+def test_what_was_made_is_given_while_another_thread_forgets_it(monkeypatch) -> None:
+    model = tiny_model()
+    found = MadeOfWeights.still_true
+
+    def forgotten(made: MadeOfWeights, *now: object) -> bool:
+        model.refresh()
+        return found(made, *now)
+
+    made = model.made
+    monkeypatch.setattr(MadeOfWeights, "still_true", forgotten)
+    assert model.made is made

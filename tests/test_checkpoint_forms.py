@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoints import edit_config, edited, lively_model, random_tokens, refused, write
+from checkpoints import (
+    assert_same_logits,
+    edit_config,
+    edited,
+    lively_model,
+    random_tokens,
+    refused,
+    true_logits,
+    write,
+)
 from safetensors.torch import load_file, save_model
 from transformers import (
     GPT2DoubleHeadsModel,
@@ -292,3 +301,36 @@ def test_a_head_that_is_no_matrix_or_not_finite(directory: Path) -> None:
     with edited(directory / "model.safetensors") as tensors:
         tensors[HEAD] = tensors[WTE][:, :-1]
     refused(directory, HEAD, "must have shape [61, 48], got [61, 47]")
+
+
+def test_a_tokenizer_of_another_form_beside_a_sound_model(tmp_path: Path) -> None:
+    """As GPT-2s for Chinese have it: the weights are read, the tokenizer is left out by name."""
+    model = lively_model()
+    write(tmp_path, model)
+    (tmp_path / "vocab.txt").write_text("[PAD]\n")
+    tokens = random_tokens(61)
+    with pytest.warns(UserWarning, match="no tokenizer here: .*vocab.txt is a WordPiece"):
+        found = load(tmp_path)
+    assert found.tokenizer is None
+    assert_same_logits(found(tokens), true_logits(model, tokens))
+    (tmp_path / "tokenizer.json").write_text("{")  # broken is another thing than unread
+    refused(tmp_path, "tokenizer.json")
+
+
+NOTES = {
+    "wandb_project": "mine",
+    "shared_by": "someone",
+    "training_args": {"adam_epsilon": 1e-8, "max_grad_norm": 1.0},
+    "optimizer": {"eps": 1e-8},
+    "model_card": {"bias": "it has some"},
+    "pruned_heads": [],
+}
+
+
+@pytest.mark.parametrize("name", NOTES)
+def test_notes_of_training_pass(name: str, tmp_path: Path) -> None:
+    model = lively_model()
+    write(tmp_path, model)
+    edit_config(tmp_path, **{name: NOTES[name]})
+    tokens = random_tokens(61)
+    assert_same_logits(load(tmp_path)(tokens), true_logits(model, tokens))

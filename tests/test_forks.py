@@ -86,6 +86,20 @@ assert torch.get_num_threads() == 2
 """)
 
 
+@pytest.mark.parametrize(
+    "first", ["wide.folded()", "wide.to(dtype=torch.bfloat16)", "wide.check_finite()", "copy(wide)"]
+)
+def test_what_a_child_may_ask_of_a_model_first_does_not_wait(first: str) -> None:
+    run(f"""
+from copy import deepcopy as copy
+from ioi_fast import GPT2, GPT2Config
+wide = GPT2.random(GPT2Config(n_layer=1, n_head=8, n_embd=512, vocab_size=5000, n_positions=8))
+torch.set_num_threads(2)
+torch.ones(2**22).sqrt().sum()  # torch's threads
+assert in_child(lambda: {first})
+""")
+
+
 def test_more_threads_are_refused_in_words_in_a_child() -> None:
     run("""
 def warned():

@@ -22,6 +22,12 @@ from ioi_fast import (
     pair_sweep,
     path_patch,
 )
+from ioi_fast.asked.nodes import Head
+from ioi_fast.ioi.attending import attending, writing
+from ioi_fast.ioi.behaviour import score
+from ioi_fast.ioi.copying import copy_scores
+from ioi_fast.ioi.reading import places_read
+from ioi_fast.ioi.signals import signal_table
 from ioi_fast.kernels.fp32_products import fp32_products
 
 
@@ -35,7 +41,7 @@ def all_of(backend: str) -> dict[str, Tensor]:
     pairs = pairs.swapped().select([1, 0])
     patch = path_patch(model, pairs, metric="kl", **how)
     one = path_patch(model, pairs.select([0]), ["0.1"], metric="prob", **how)
-    prompts = ioi_prompts(demo.tokenizer, n=3, seed=0)
+    prompts, more = (ioi_prompts(demo.tokenizer, n=n, seed=n) for n in (3, 40))
     knock = {"0.2": "END"}
     got = {
         "logits": model(pairs.orig),
@@ -46,6 +52,7 @@ def all_of(backend: str) -> dict[str, Tensor]:
         "demo": path_patch(demo, prompts, ["1.6", "mlp1"], **how).values,
         "knocked": path_patch(model, pairs, ["0.1"], ["2.1.q"], knock_out=knock, **how).values,
         "each": activation_patch(model, pairs, "resid_pre", "each", metric="rank", **how).values,
+        "means": ablate(demo, prompts, [{"4.0": "END"}], mean_pairs=more, **how).values,
         "ablate": ablate(model, pairs, [{"0.1": "all"}, {"mlp0": "END"}], **how).values,
         "pairs": pair_sweep(model, pairs, ["k"], per_prompt=True, **how).values,
         "attention": attention(model, pairs, "heads", **how),
@@ -97,6 +104,34 @@ def test_no_setting_changes_a_bit(plain, backend: str, setting: str) -> None:
         assert (value.dtype, value.device) == (wanted.dtype, wanted.device), name
         assert not value.requires_grad, name
         assert torch.equal(value.nan_to_num(9.0), wanted.nan_to_num(9.0)), name
+
+
+def studied() -> dict[str, object]:
+    """What the measurements of the paper give."""
+    demo = load("demo")
+    prompts = ioi_prompts(demo.tokenizer, n=3, seed=0)
+    heads, shape = [Head(4, 0), Head(5, 1)], {"n": 3, "seed": 0}
+    scores, written = copy_scores(demo, prompts), writing(demo, prompts, heads)
+    return {
+        "score": score(demo, prompts),
+        "copies": scores.copies,
+        "signals": signal_table(demo, demo.tokenizer, heads, **shape).values,
+        "attending": attending(demo, prompts, heads).weights,
+        "written": written.projection,
+        "read": places_read(demo, prompts, heads, "END", prompts.roles),
+    }
+
+
+@pytest.mark.parametrize("setting", [name for name in SETTINGS if "inference" not in name])
+def test_no_setting_changes_what_is_studied(setting: str) -> None:
+    wanted = studied()
+    with SETTINGS[setting]():
+        got = studied()
+    for name, value in wanted.items():
+        if isinstance(value, Tensor):
+            assert got[name].dtype == value.dtype and torch.equal(got[name], value), name
+        else:
+            assert got[name] == value, name
 
 
 def settings() -> tuple:

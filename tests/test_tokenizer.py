@@ -72,6 +72,9 @@ def test_directory_prefers_tokenizer_json(tmp_path):
     small = tokenizers.Tokenizer(tokenizers.models.BPE(vocab={"a": 0, "b": 1}, merges=[]))
     small.save(str(tmp_path / "tokenizer.json"))
     tokenizer = Tokenizer.from_directory(tmp_path)
+    assert tokenizer is not None and tokenizer.encode("ab<|endoftext|>") == [0, 1]
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')  # the class has a BOS
+    tokenizer = Tokenizer.from_directory(tmp_path)
     assert tokenizer is not None and tokenizer.encode("ab<|endoftext|>") == [0, 1, 2]
 
 

@@ -20,7 +20,7 @@ from tokenizer_folders import (
     vocabulary,
     write_folder,
 )
-from tokenizers import AddedToken, models, pre_tokenizers, processors
+from tokenizers import AddedToken, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from ioi_fast.ioi.dataset import ioi_prompts
@@ -63,6 +63,13 @@ FORMS: dict[str, dict[str, Any]] = {
     "fast": {"whole": whole(), "slow": False},
     "fast, class named": {"whole": whole(), "slow": False, **of_class("GPT2TokenizerFast")},
     "fast, as written": {"whole": whole(), "slow": False, **of_class(FAST)},
+    "fast, nothing tells the class": {"whole": whole(), "slow": False, "config": {"n_ctx": 9}},
+    "own normalizer, nothing tells the class": {
+        "whole": whole(lambda t: setattr(t, "normalizer", normalizers.NFKC())),
+        "slow": False,
+        "config": {"n_ctx": 9},
+        "tokenizer_config": {"bos_token": END_OF_TEXT},
+    },
     "fast beside another slow one": {"whole": whole(), "ids": {"a": 0, "b": 1}},
     "prefix space": of_class("GPT2Tokenizer", add_prefix_space=True),
     "prefix space, fast": {"whole": whole(), **of_class("GPT2Tokenizer", add_prefix_space=True)},
@@ -105,6 +112,10 @@ FORMS: dict[str, dict[str, Any]] = {
         **of_class("GPT2Tokenizer", bos_token="</s>"),
     },
     "tokens with names of their own": of_class("GPT2Tokenizer", image_token="<s>"),
+    "names of their own as transformers 5 writes them": of_class(
+        FAST, model_specific_special_tokens={"image_token": "<s>"}
+    )
+    | {"whole": whole()},
     "truncation": {"whole": whole(lambda t: t.enable_truncation(2))},
     "truncation, as written": {"whole": whole(lambda t: t.enable_truncation(2)), **of_class(FAST)},
     "padding": {"whole": whole(lambda t: t.enable_padding(length=99))},

@@ -113,7 +113,7 @@ class MeanTable:
     def joined(self, other: MeanTable) -> MeanTable:
         """The means over the prompts of both, which have the same ids and tokens."""
         count, value = self.count + other.count, self.mean
-        share = _like(other.count / count.clamp(min=1), value).to(value.dtype)
+        share = _like(other.count.float() / count.clamp(min=1).float(), value).to(value.dtype)
         return MeanTable(self.ids, value + (other.mean - value) * share, count)
 
     def rows(self, group: Tensor, where: Tensor, end: Tensor, argument: str = "source") -> Tensor:

@@ -29,6 +29,7 @@ from ioi_fast.asked.prompt_fields import (
     read_tokens,
     same_roles,
 )
+from ioi_fast.outside.quoting import cut
 from ioi_fast.own_settings import own_settings
 
 
@@ -212,8 +213,9 @@ class PromptPairs:
         widths = f"T={self.orig.shape[1]}"
         if self.new.shape != self.orig.shape:
             widths += f", new T={self.new.shape[1]}"
-        extra = f", extra={', '.join(self.extra)}" if self.extra else ""
-        return f"PromptPairs(N={len(self)}, {widths}, roles={', '.join(self.roles)}{extra})"
+        extra = f", extra={', '.join(map(cut, self.extra))}" if self.extra else ""
+        roles = ", ".join(map(cut, self.roles))
+        return f"PromptPairs(N={len(self)}, {widths}, roles={roles}{extra})"
 
 
 def _ended(name: str, tokens: Tensor, end: Tensor) -> Tensor:

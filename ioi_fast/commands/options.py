@@ -20,6 +20,7 @@ from ioi_fast.ioi.circuits import published_circuit
 from ioi_fast.ioi.dataset import check_drawn, ioi_prompts
 from ioi_fast.model.checkpoint import load
 from ioi_fast.model.gpt2 import GPT2
+from ioi_fast.outside.quoting import quoted
 from ioi_fast.plan.available_memory import check_room
 
 _PUBLISHED = {"published": "full", "naive": "naive"}
@@ -74,7 +75,7 @@ def position(text: str) -> object:
     """What --position means: None for 'all', a token position, or a role."""
     if text == "all":
         return None
-    return int(text) if re.fullmatch(r"-?[0-9]+", text) else text
+    return int(text) if re.fullmatch(r"-?[0-9]{1,18}", text) else text
 
 
 def read_model(arguments: argparse.Namespace) -> GPT2:
@@ -181,7 +182,8 @@ def named_circuit(text: str) -> Circuit:
 def memory(text: str) -> int:
     """Bytes from 500M or 2G (powers of 1024), for argparse."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)(?:i?b)?", text.strip().lower())
-    size = int(float(match[1]) * _UNITS[match[2]]) if match else 0
-    if size < 1:
-        raise argparse.ArgumentTypeError(f"expected a size like 500M or 2G, got {text!r}")
+    # No machine has 2**63 bytes, and nothing larger can be counted with.
+    size = int(float(match[1][:30]) * _UNITS[match[2]]) if match else 0
+    if not 1 <= size < 2**63:
+        raise argparse.ArgumentTypeError(f"expected a size like 500M or 2G, got {quoted(text)}")
     return size

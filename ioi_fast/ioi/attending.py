@@ -35,6 +35,7 @@ class Attending:
         return self.weights.double().std(-1) / self.weights.shape[-1] ** 0.5
 
 
+@own_settings()
 def attending(
     model: GPT2,
     pairs: PromptPairs,
@@ -116,7 +117,7 @@ def writing(model: GPT2, pairs: PromptPairs, heads: Sequence[object]) -> Writing
     if not asked or not all(isinstance(head, Head) for head in asked):
         raise ValueError(f"heads must be heads like '9.9', at least one, got {list(heads)!r}")
     S, N = len(asked), len(pairs)
-    probability, projection = torch.empty(S, 2, N), torch.empty(S, 2, N)
+    probability, projection = (torch.empty(S, 2, N, dtype=torch.float32) for _ in range(2))
     names = torch.stack([pairs.answers, pairs.wrong_answers])  # [2, N]
     last = max(head.layer for head in asked)
     for walked in walk(model.folded(), pairs.orig, last + 1):

@@ -16,6 +16,7 @@ from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.ioi.dataset import ioi_prompts
 from ioi_fast.ioi.variants import adversarial_prompts
 from ioi_fast.model.tokenizer import TextCodec
+from ioi_fast.own_settings import own_settings
 
 LogitsModel = Callable[[Tensor], Tensor]
 
@@ -43,6 +44,7 @@ class Score:
         return (self.accuracy * (1 - self.accuracy) / self.n) ** 0.5
 
 
+@own_settings()
 def end_logits(model: LogitsModel, pairs: PromptPairs, batch: int = 128) -> Tensor:
     """Logits [N, V] at END of the original prompts, float32."""
     rows = []
@@ -54,6 +56,7 @@ def end_logits(model: LogitsModel, pairs: PromptPairs, batch: int = 128) -> Tens
     return torch.cat(rows)
 
 
+@own_settings()
 def score(model: LogitsModel, pairs: PromptPairs) -> Score:
     """Accuracy, logit difference and probability on some prompts.
 

@@ -58,9 +58,9 @@ def copy_scores(
     make = _after_block_0 if context == "block0" else _of_tokens_alone
     resid_RD, tokens_R = make(folded, pairs, roles)
     config = folded.config
-    none = torch.zeros(config.n_embd)
-    normed = layernorm(resid_RD, torch.ones(config.n_embd), none, config.layer_norm_epsilon)
-    found = torch.zeros(2, config.n_layer, config.n_head)
+    none = torch.zeros_like(resid_RD[0])
+    normed = layernorm(resid_RD, none + 1, none, config.layer_norm_epsilon)
+    found = torch.zeros(2, config.n_layer, config.n_head, dtype=torch.float32)
     for layer in range(config.n_layer):
         written_HRD = _written(folded, layer, normed, with_bias=context == "block0")
         for head in range(config.n_head):
@@ -107,7 +107,7 @@ def _written(model: GPT2, layer: int, normed_RD: Tensor, with_bias: bool) -> Ten
 def _hits(model: GPT2, written_RD: Tensor, tokens_R: Tensor, top: int) -> Tensor:
     """Shares of rows that have their token within the top, with both signs, [2]."""
     weights, config = model.weights, model.config
-    none, found = torch.zeros(config.n_embd), torch.zeros(2)
+    none, found = torch.zeros_like(weights.ln_f_bias), torch.zeros(2, dtype=torch.float32)
     bias_V = weights.unembed @ weights.ln_f_bias
     for some in tiles(len(tokens_R), _ROWS):
         final = layernorm(written_RD[some], weights.ln_f_gain, none, config.layer_norm_epsilon)

@@ -21,6 +21,7 @@ from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.calls.ablate import ablate
 from ioi_fast.ioi.circuits import base_name
 from ioi_fast.model.gpt2 import GPT2
+from ioi_fast.own_settings import own_settings
 
 Heads = tuple[Head, ...]
 
@@ -165,6 +166,7 @@ def class_sets(
     return found
 
 
+@own_settings()
 def mean_counts(mean_pairs: PromptPairs, by_form: bool = True) -> dict[str, list[int]]:
     """How many prompts are behind the mean of each token position, by form: T numbers each."""
     if by_form and mean_pairs.forms is None:

@@ -12,6 +12,7 @@ from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.calls.attention import attention
 from ioi_fast.ioi.roles import distant
 from ioi_fast.model.gpt2 import GPT2
+from ioi_fast.own_settings import own_settings
 
 LEAST = 0.1  # mean attention that makes a token one that is read
 _FARTHEST = 3  # tokens from a role
@@ -19,6 +20,7 @@ _MOST = 4  # tokens of a head
 _EQUAL = 0.02  # by which an unnamed token has to be read more than a named one
 
 
+@own_settings()
 def places_read(
     model: GPT2,
     pairs: PromptPairs,

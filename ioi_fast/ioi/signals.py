@@ -102,7 +102,8 @@ def signal_table(
 
     >>> signal_table(model, model.tokenizer, ["7.3", "7.9", "8.6", "8.10"]).fit    # doctest: +SKIP
     """
-    values, base = torch.empty(3, 2, n), torch.empty(n)
+    values = torch.empty(3, 2, n, dtype=torch.float32, device="cpu")
+    base = values.new_empty(n)
     for token, position in _signals():
         drawn = {"forms": forms, "prepend_bos": prepend_bos}
         pairs = signal_prompts(tokenizer, n, seed, token=token, position=position, **drawn)

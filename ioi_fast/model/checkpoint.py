@@ -8,13 +8,18 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from ioi_fast.model.config import GPT2Config
+from ioi_fast.model.from_transformers import (
+    check_as_its_config,
+    is_transformers_gpt2,
+    tensors_in_memory,
+)
 from ioi_fast.model.gpt2 import GPT2, Weights
 from ioi_fast.model.hub import fetch
 from ioi_fast.model.plain_names import by_plain_name
@@ -29,12 +34,6 @@ if TYPE_CHECKING:
 
 _DEMO = Path(__file__).parents[1] / "demo" / "checkpoint"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_SAFETENSORS_TYPES = {
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.float32: "F32",
-    torch.float64: "F64",
-}
 
 
 def load(
@@ -53,6 +52,8 @@ def load(
     Heads of training that stand beside the language model are left out, and two different matrices
     of which the config says that they are tied stay two; either is said in one warning.
 
+    A WordPiece tokenizer, as GPT-2s for Chinese have, is not read: it is left out with a warning.
+
     Raises TypeError for another source and for weights of a model that are no plain tensors in
     memory (on "meta", sparse, quantised), ValueError naming file and tensor for what is not a sound
     GPT-2, and what `ioi_fast.model.hub.fetch` raises.
@@ -68,7 +69,7 @@ def load(
         raise ValueError(f"revision is for a model of the Hugging Face hub, got {quoted(revision)}")
     if isinstance(source, GPT2):
         return source.to(device=device)
-    if _is_transformers_gpt2(source):
+    if is_transformers_gpt2(source):
         return _from_transformers(source).to(device=device)
     raise TypeError(
         "source must be 'demo', a directory, a Hugging Face id, a transformers.GPT2LMHeadModel or "
@@ -77,25 +78,33 @@ def load(
 
 
 def _from_directory(directory: Path, name: str) -> GPT2:
-    """A GPT-2 from a directory in Hugging Face's layout, its tokenizer None if it brings none.
+    """A GPT-2 from a directory in Hugging Face's layout, its tokenizer None if it brings none, or,
+    with a warning, one of BERT's kind.
 
     Raises ValueError naming file and tensor.
     """
     from ioi_fast.model.tokenizer import Tokenizer
+    from ioi_fast.model.tokenizer_files import WordPieceTokenizer
 
     path = directory / "config.json"
     if not path.is_file():
         raise ValueError(f"{path} does not exist: a checkpoint needs it beside its *.safetensors")
     config = _config(read_json_object(path), str(path))
     config, weights = _language_model(config, *stored_tensors(directory))
-    return GPT2(config, weights, tokenizer=Tokenizer.from_directory(directory), name=name)
+    try:
+        tokenizer = Tokenizer.from_directory(directory)
+    except WordPieceTokenizer as reason:
+        warnings.warn(f"the model has no tokenizer here: {cut(reason)}", stacklevel=3)
+        tokenizer = None
+    return GPT2(config, weights, tokenizer=tokenizer, name=name)
 
 
 def _from_transformers(model: GPT2LMHeadModel) -> GPT2:
     """A GPT-2 with a copy of the weights of a transformers model; ValueError naming the tensor."""
     where = type(model).__name__
+    check_as_its_config(model)
     config = _config(model.config.to_dict(), f"config of the {where}")
-    config, weights = _language_model(config, _tensors_in_memory(model, where), where)
+    config, weights = _language_model(config, tensors_in_memory(model, where), where)
     return GPT2(config, weights, name=Path(model.name_or_path).name or where)
 
 
@@ -115,27 +124,6 @@ def _language_model(
             stacklevel=4,
         )
     return found, weights
-
-
-def _tensors_in_memory(model: GPT2LMHeadModel, where: str) -> Iterator[StoredTensor]:
-    """The tensors of a transformers model; TypeError naming one that is no plain tensor."""
-    for name, tensor in model.state_dict().items():
-        if type(tensor) not in (torch.Tensor, torch.nn.Parameter):
-            kind = type(tensor).__name__
-        elif tensor.is_meta:
-            kind = "one on 'meta', which has no values"
-        elif tensor.layout != torch.strided or tensor.is_quantized:
-            kind = f"a sparse or quantised one ({tensor.layout}, {tensor.dtype})"
-        else:
-            yield StoredTensor(
-                name=name,
-                origin=where,
-                dtype=_SAFETENSORS_TYPES.get(tensor.dtype, str(tensor.dtype)),
-                shape=tuple(tensor.shape),
-                fetch=tensor.detach,
-            )
-            continue
-        raise TypeError(f"{where}: tensor {name!r} must be a plain tensor in memory, got {kind}")
 
 
 def _config(settings: dict, where: str) -> GPT2Config:
@@ -169,14 +157,6 @@ def _locate(source: str | os.PathLike, revision: str | None) -> tuple[Path, str]
 
 def _names_a_file(path: Path) -> bool:
     return path.suffix in PICKLE_SUFFIXES | {".safetensors", ".json"}
-
-
-def _is_transformers_gpt2(source: object) -> bool:
-    """Whether this is a transformers.GPT2LMHeadModel, told without importing transformers."""
-    return any(
-        base.__name__ == "GPT2LMHeadModel" and base.__module__.split(".")[0] == "transformers"
-        for base in type(source).__mro__
-    )
 
 
 def _usable(device: str | torch.device) -> torch.device:

@@ -6,7 +6,6 @@ A flag that changes the arithmetic is honoured or refused by name; none is ignor
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 from ioi_fast.model.config_settings import arithmetic_settings
 from ioi_fast.outside.quoting import quoted
 
+_LARGEST_FP32 = 3.4028234663852886e38
 ACTIVATIONS = ("gelu_new", "gelu_pytorch_tanh", "gelu", "relu")
 
 
@@ -66,9 +66,11 @@ class GPT2Config:
         if (
             isinstance(epsilon, bool)
             or not isinstance(epsilon, (int, float))
-            or not 0 < epsilon <= sys.float_info.max
+            or not 0 < epsilon < 1
         ):
-            raise ValueError(f"layer_norm_epsilon must be a positive number, got {quoted(epsilon)}")
+            raise ValueError(
+                f"layer_norm_epsilon must be a number between 0 and 1, got {quoted(epsilon)}"
+            )
         for field in fields(self):
             value = getattr(self, field.name)
             if field.type == "bool" and not isinstance(value, bool):

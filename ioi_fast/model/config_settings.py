@@ -61,6 +61,8 @@ _WITHOUT_EFFECT = _named(
     model_max_length transformers.js_config generation_config custom_pipelines
     seed learning_rate weight_decay warmup_steps num_train_epochs gradient_accumulation_steps
     per_device_train_batch_size per_device_eval_batch_size
+    project project_name wandb_project shared_by
+    training_args training_arguments trainer optimizer scheduler lr_scheduler model_card
     """
 )
 # So do names that begin like this (notes of transformers itself, the classification head) …
@@ -121,7 +123,8 @@ def _check_harmless(name: str, value: Any) -> None:
         return
     setting = f"{cut(name, 80)}={quoted(value)}"
     if name in _REFUSED_UNLESS:
-        if value != _REFUSED_UNLESS[name]:
+        allowed = _REFUSED_UNLESS[name]
+        if value != allowed and (allowed != {} or value != []):
             raise ValueError(f"{setting} is not supported: it changes the arithmetic")
     elif isinstance(value, (bool, int, float)) or not _is_note(name, value):
         raise ValueError(

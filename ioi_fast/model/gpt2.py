@@ -7,6 +7,7 @@ position), E = 3·H·K.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from dataclasses import replace
 
@@ -65,14 +66,24 @@ class GPT2:
     @property
     def made(self) -> MadeOfWeights:
         """What was made of the weights as they are now."""
-        if self._made is None or not self._made.still_true(self.config, self.weights):
+        made = self._made  # another thread may forget it meanwhile
+        if made is None or not made.still_true(self.config, self.weights):
+            del made
             self.refresh()  # what was packed is freed before anything is packed again
-            self._made = MadeOfWeights.of(self.config, self.weights)
-        return self._made
+            with own_settings():
+                made = self._made = MadeOfWeights.of(self.config, self.weights)
+        return made
 
     def __getstate__(self) -> dict[str, object]:
         """Without what can be made again: copies and pickles hold config, weights and tokenizer."""
         return {**self.__dict__, "_made": None}
+
+    def __deepcopy__(self, memo: dict) -> GPT2:
+        """A copy with weights of its own, also in a forked process."""
+        memo[id(self)] = other = object.__new__(type(self))
+        with own_settings():
+            other.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
+        return other
 
     @classmethod
     def random(cls, config: GPT2Config | None = None, *, seed: int = 0) -> GPT2:
@@ -103,15 +114,17 @@ class GPT2:
         made = self.made
         if made.finite:
             return
-        for name, tensor in self.weights.named().items():
-            if not tensor.isfinite().all():
-                raise ValueError(f"model: {name} must be finite, got NaN or infinite values")
+        with own_settings():
+            for name, tensor in self.weights.named().items():
+                if not tensor.isfinite().all():
+                    raise ValueError(f"model: {name} must be finite, got NaN or infinite values")
         made.finite = True
 
     def to(self, *, device: torch.device | str | None = None, dtype=None) -> GPT2:
         """The same model elsewhere or in another precision; self when nothing changes."""
         dtype = dtype or self.dtype
-        weights = self.weights.to(self.device if device is None else device, dtype)
+        with own_settings():
+            weights = self.weights.to(self.device if device is None else device, dtype)
         if weights.wte.device == self.device and dtype == self.dtype:  # "cuda" may be "cuda:1"
             return self
         moved = GPT2(self.config, weights, tokenizer=self.tokenizer, name=self.name)
@@ -131,7 +144,8 @@ class GPT2:
         """
         from ioi_fast.model.folding import folded_config, folded_weights
 
-        config, weights = folded_config(self.config), folded_weights(self.weights)
+        with own_settings():
+            config, weights = folded_config(self.config), folded_weights(self.weights)
         return GPT2(config, weights, tokenizer=self.tokenizer, name=f"{self.name}, folded")
 
     def weight_hash(self) -> str:

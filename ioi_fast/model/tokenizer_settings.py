@@ -22,6 +22,7 @@ _LARGEST_FILE = 64 * 2**20  # bytes; vocabularies of 250,000 tokens take half of
 _LARGEST_ID = 2**31 - 1
 NAMED = tuple(f"{name}_token" for name in ["bos", "eos", "unk", "sep", "pad", "cls", "mask"])
 _EXTRA, _OLD_EXTRA = "extra_special_tokens", "additional_special_tokens"
+_OWN = "model_specific_special_tokens"
 _FLAGS = ("lstrip", "rstrip", "single_word", "normalized", "special")
 
 # Settings that no vocabulary file of the folder answers for.
@@ -131,14 +132,17 @@ def _check_readable(config: Mapping[str, Any], where: str) -> None:
 
 
 def _kind(directory: Path, config: Mapping[str, Any], where: str) -> str | None:
-    """tokenizer_class of the settings, else of config.json, None where neither has one."""
-    for origin, content in ((where, config), (directory / "config.json", None)):
-        given = (content or read_file(Path(origin)) or {}).get("tokenizer_class")
+    """tokenizer_class of the settings, else of config.json, else that of a GPT-2 where the latter
+    says that the model is one; None where nothing tells."""
+    beside = directory / "config.json"
+    of_model = read_file(beside) or {}
+    for origin, content in ((where, config), (beside, of_model)):
+        given = content.get("tokenizer_class")
         if given is not None and not isinstance(given, str):
             raise ValueError(f"{origin}: tokenizer_class must be a name, got {_shown(given)}")
         if given:
             return given.removesuffix("Fast")
-    return None
+    return "GPT2Tokenizer" if of_model.get("model_type") == "gpt2" else None
 
 
 def _flag(config: Mapping[str, Any], key: str, where: str) -> bool:
@@ -160,8 +164,12 @@ def _take_special(
             settings.named[key] = None
         elif key in NAMED or (key.endswith("_token") and _is_token(value)):
             settings.named[key] = _token(value, f"{where}: {key}", special)
+    _check_own_order(content, where)
     given = content.get(_EXTRA) or (None if settings.extra else content.get(_OLD_EXTRA))
     place = f"{where}: {_EXTRA}"
+    own = content.get(_OWN)
+    for key, value in (own if isinstance(own, dict) else {}).items():
+        settings.named.setdefault(key, _token(value, f"{where}: {_OWN}: {_shown(key)}", special))
     if isinstance(given, dict):  # names of its own
         for key, value in given.items():
             settings.named[key] = _token(value, f"{place}: {_shown(key)}", special)
@@ -169,6 +177,22 @@ def _take_special(
         known = {text_of(token) for token in settings.extra}
         tokens = [_token(value, place, special) for value in _list(given, place)]
         settings.extra += [token for token in tokens if text_of(token) not in known]
+
+
+def _check_own_order(content: Mapping[str, Any], where: str) -> None:
+    """Refuses tokens with names of their own of which one is an object: transformers numbers them
+    in another order than they are written in."""
+    own = [
+        key
+        for key, value in content.items()
+        if key not in NAMED and key.endswith("_token") and _is_token(value)
+    ]
+    objects = [key for key in own if isinstance(content[key], dict)]
+    if objects and len(own) > 1:
+        raise ValueError(
+            f"{where}: {_shown(objects[0])} is an object beside {len(own) - 1} more tokens with "
+            "names of their own, whose ids are then not told: write each as a text"
+        )
 
 
 def _take_added(settings: Settings, entries: Iterable[tuple[int, AddedToken]], where: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import reprlib
 
 _LONGEST_VALUE = 120
+_LONGEST_MESSAGE = 1500
 _LONGEST_TEXT = 400  # of at most four bytes a character: with a path still below 2 KB
 
 
@@ -29,6 +30,11 @@ def cut(text: object, longest: int = _LONGEST_TEXT) -> str:
     shorter = _without_middle(str(text), longest)
     plain = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in shorter)
     return _without_middle(plain, longest)
+
+
+def shortened(text: str) -> str:
+    """A message whose middle is left out where it would take two kilobytes; else as it is."""
+    return _without_middle(text, _LONGEST_MESSAGE)
 
 
 def _without_middle(text: str, longest: int) -> str:

@@ -63,7 +63,7 @@ class PairResult:
 
         Pairs in which the sender is not earlier are left out.
         """
-        layers = torch.arange(self.shape[1])
+        layers = torch.arange(self.shape[1], device="cpu")
         earlier = (layers[:, None] < layers)[None, :, None, :, None].expand(self.shape)
         places = earlier.flatten().nonzero().squeeze(1)
         strength = self.effect.flatten()[places].abs()
@@ -129,7 +129,7 @@ class PairValues:
     def stderr(self) -> Tensor:
         """Standard error of the mean; NaN for a single prompt."""
         if self._prompts == 1:
-            return torch.full(self._shape, math.nan)
+            return torch.full(self._shape, math.nan, dtype=torch.float32, device="cpu")
         scatter = (self._squares - self._sum.square() / self._prompts).clamp(min=0)
         error = (scatter / (self._prompts - 1) / self._prompts).sqrt()
         return error.view(self._shape).float()
