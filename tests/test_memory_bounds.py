@@ -62,6 +62,7 @@ for name, shape, N, asked, share in json.loads(sys.argv[1]):
     model.refresh()
 """
 SMALL = {"n_layer": 3, "n_head": 12, "n_embd": 768}
+TINY = {"n_layer": 1, "n_head": 8, "n_embd": 8}
 NARROW = {"n_layer": 2, "n_head": 4, "n_embd": 128}
 TABLES = pytest.mark.parametrize(
     "kernels",
@@ -69,8 +70,16 @@ TABLES = pytest.mark.parametrize(
 )
 
 
-def case(activation: str, call: str, N: int, share: float, vocabulary: int = 400, **asked) -> list:
-    shape = NARROW if vocabulary > 1000 else SMALL
+def case(
+    activation: str,
+    call: str,
+    N: int,
+    share: float,
+    vocabulary: int = 400,
+    shape: dict | None = None,
+    **asked,
+) -> list:
+    shape = shape or (NARROW if vocabulary > 1000 else SMALL)
     config = {**shape, "vocab_size": vocabulary, "activation_function": activation}
     if call == "ablate":
         L, H = shape["n_layer"], shape["n_head"]
@@ -112,6 +121,12 @@ def test_bf16_without_a_budget() -> None:
 def test_the_rank_among_many_tokens() -> None:
     """Counting takes whole numbers of eight bytes for each logit."""
     check([case("gelu_new", "path_patch", 8, 0, 250_000, metric="rank")], "c++")
+
+
+@pytest.mark.parametrize("call", ["path_patch", "ablate"])
+def test_many_prompts_of_a_small_model(call: str) -> None:
+    """What a call holds of each prompt grows with them, whatever the blocks."""
+    check([case("gelu_new", call, 20_000, 0.9, shape=TINY)], "c++")
 
 
 @TABLES

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ioi_fast.plan.memory import reading, reruns
 from ioi_fast.plan.memory.both_runs import Asked, clean_runs
 from ioi_fast.plan.memory.ledger import Ledger
+from ioi_fast.plan.memory.room import of_prompts
 from ioi_fast.plan.work import Prompt
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def of_block(plan: PairPlan, prompts: Sequence[Prompt]) -> int:
     reading.read_out(ledger, config, plan.vocabulary, len(prompts))
     if waves:
         _wave(ledger, plan, asked)
-    return plan.room.bytes(ledger.peak)
+    return plan.room.bytes(ledger.peak) + of_prompts([prompt.last for prompt in plan.prompts], 0)
 
 
 def _wave(ledger: Ledger, plan: PairPlan, asked: Asked) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ioi_fast.plan.memory import reading, reruns, runs
 from ioi_fast.plan.memory.both_runs import Asked, clean_runs
 from ioi_fast.plan.memory.ledger import Ledger
+from ioi_fast.plan.memory.room import of_prompts
 from ioi_fast.plan.memory.rows import Rows
 from ioi_fast.plan.work import Prompt, begun_before, tile_variants
 
@@ -37,7 +38,9 @@ def of_block(plan: PathPlan, prompts: Sequence[Prompt], variants: int) -> int:
     reading.read_out(ledger, plan.config, plan.vocabulary, len(prompts))
     if waves:
         _wave(ledger, plan, asked, variants)
-    return plan.room.bytes(ledger.peak)
+    return plan.room.bytes(ledger.peak) + of_prompts(
+        [prompt.last for prompt in plan.prompts], plan.senders
+    )
 
 
 def _asked(plan: PathPlan, prompts: Sequence[Prompt]) -> Asked:

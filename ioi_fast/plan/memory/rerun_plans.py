@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ioi_fast.plan.memory import reading, reruns, runs
 from ioi_fast.plan.memory.both_runs import NewRun, kept_for_reruns
 from ioi_fast.plan.memory.ledger import Ledger
+from ioi_fast.plan.memory.room import of_prompts
 from ioi_fast.plan.memory.rows import Rows
 from ioi_fast.plan.rerun_flops import FlopCount
 from ioi_fast.plan.rerun_variants import RerunPrompt, RerunVariant, shared_states
@@ -129,7 +130,9 @@ def of_block(plan: RerunPlan, prompts: Sequence[RerunPrompt], tiles: Tiles) -> i
     reading.read_out(ledger, config, plan.vocabulary, len(prompts))
     if plan.variants:
         _variants(ledger, plan, orig, tail, tiles)
-    return plan.room.bytes(ledger.peak)
+    own = of_prompts([prompt.last for prompt in plan.prompts], plan.asked)
+    # Prompts of means, which may be the same, are looked at before or after.
+    return plan.room.bytes(ledger.peak) + max(own, of_prompts(plan.mean_last, 0))
 
 
 def _walk(

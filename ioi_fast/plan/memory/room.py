@@ -6,6 +6,7 @@ one knows more than that it has a limit.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ioi_fast.model.config import GPT2Config
@@ -20,6 +21,15 @@ _KEPT = 1.75
 # Tensors on the way of an operation in plain torch, each of at most so many floats
 # (kernels/row_blocks.py), and rows of a product at a time.
 _ON_THE_WAY, _FLOATS, _PRODUCT_ROWS = 12, 1 << 17, 256
+# What plans hold of a prompt in integers, and what looks at all its tokens before a call runs.
+_OF_A_PROMPT, _OF_A_TOKEN = 600, 20
+
+
+def of_prompts(lasts: Sequence[int], variants: int) -> int:
+    """Bytes that grow with the prompts of a call, whatever its blocks: what is asked of them, and
+    a value of every variant. `lasts` are their last tokens."""
+    tokens = max(lasts, default=-1) + 1
+    return len(lasts) * (_OF_A_PROMPT + _OF_A_TOKEN * tokens + FLOAT * variants)
 
 
 @dataclass(frozen=True, slots=True)
