@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     before = _known(folder, "D", bare, bare) if circuit is None and "D" in names else None
     known = circuit if before is None else before.circuit
     study = bare if known is None else _of_circuit(bare, known)
-    _predict(bare, study, [name for name in names if _known(folder, name, bare, study) is None])
+    _predict(study, [name for name in names if _known(folder, name, bare, study) is None])
     found, left, failed = [], [], False
     for number, name in enumerate(names, 1):
         if options.progress(arguments):
@@ -128,17 +128,15 @@ def _known(folder: Path, name: str, bare: Study, study: Study) -> Finding | None
     return stored(folder / f"{name}.json", (bare if name in WITHOUT_CIRCUIT else study).key())
 
 
-def _predict(bare: Study, study: Study, names: list[str]) -> None:
-    """Says what the experiments that have to run will cost."""
-    flops = sum(predicted_flops(bare if n in WITHOUT_CIRCUIT else study, n) for n in names)
+def _predict(study: Study, names: list[str]) -> None:
+    """Says about how long the experiments that have to run will take."""
+    flops = predicted_flops(study, names)
     if not flops:
         return
     rate = matrix_rate(repeats=3)
-    waits = study.circuit is None and "D" in names and len(names) > 1
     say(
-        f"predicted: {flops / 1e9:,.0f} GFLOP for {len(names)} experiments, "
+        f"predicted: about {flops / 1e9:,.0f} GFLOP for {len(names)} experiments, "
         f"{flops / rate:,.0f} s at the {rate / 1e9:,.0f} GFLOP/s that large products reach now"
-        + (", and what the circuit asks that is to be found" if waits else "")
     )
 
 
