@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import ragged_pairs, tiny_model
 from torch import Tensor
+from unlike_lengths import in_front, pair, texts
 
 from ioi_fast import PromptPairs, ioi_prompts, load, path_patch
 from ioi_fast.asked.left_padding import GPT2_EOS, check_not_padded_in_front
@@ -27,7 +28,7 @@ def right_aligned(lengths: list[int], padding: int, bos: bool = False) -> Tensor
 
 def check(tokens: Tensor, **more: object) -> None:
     check_not_padded_in_front(
-        "orig", tokens, torch.full((len(tokens),), tokens.shape[1] - 1), **more
+        {"orig": (tokens, torch.full((len(tokens),), tokens.shape[1] - 1))}, **more
     )
 
 
@@ -86,7 +87,7 @@ def test_random_tokens_are_no_padding(seed: int, vocabulary: int, N: int, T: int
 
 def test_padding_behind_end_is_not_looked_at() -> None:
     tokens = torch.tensor([[5, GPT2_EOS, GPT2_EOS, GPT2_EOS], [1, 2, 3, GPT2_EOS]])
-    check_not_padded_in_front("orig", tokens, torch.tensor([0, 2]))
+    check_not_padded_in_front({"orig": (tokens, torch.tensor([0, 2]))})
 
 
 def test_the_models_own_end_of_text_is_known_at_a_call() -> None:
@@ -135,3 +136,62 @@ def test_some_of_the_prompts_are_prompts_too() -> None:
     pairs = PromptPairs(tokens, tokens.flip(1), [1] * 3, [2] * 3, positions={"END": [4] * 3})
     assert pairs.select([0, 1]).orig.tolist() == tokens[:2].tolist()
     assert pairs.swapped().select([1]).new.tolist() == tokens[1:2].tolist()
+
+
+@pytest.mark.parametrize("n", [1, 4])
+@pytest.mark.parametrize("runs", [(2, 0), (1, 0), (0, 2), (0, 1)])
+def test_one_field_is_padded_to_the_width_of_the_other(n, runs) -> None:
+    """Every row of the shorter field has the same run then, the other field has none."""
+    sides = [in_front(texts(n, 10, seed=seed), *([run] * n)) for seed, run in enumerate(runs)]
+    padded, other = ("orig", "new") if runs[0] else ("new", "orig")
+    expected = f"{padded} must .* prompt 0 begins with {max(runs)} times .* 0 of {other} with none"
+    with pytest.raises(ValueError, match=expected):
+        pair(*sides)
+
+
+def test_both_fields_are_padded_unlike() -> None:
+    sides = [in_front(texts(4, 10, seed=seed), *([run] * 4)) for seed, run in enumerate((1, 3))]
+    with pytest.raises(ValueError, match=r"new must .* with 3 times .* prompt 0 of orig with 1\."):
+        pair(*sides)
+    bos = [in_front(texts(4, 10, seed=seed), 1, 1, 1, 1) for seed in (0, 1)]
+    assert pair(*bos).orig.tolist() == bos[0].tolist()
+
+
+def test_the_models_own_end_of_text_in_front_of_one_field() -> None:
+    orig, new = texts(3, 10, seed=2).clamp(max=51), texts(3, 10, seed=3).clamp(max=51)
+    pairs = pair(in_front(orig, 1, 1, 1, padding=52), new)
+    path_patch(tiny_model(), pairs, ["0.0"])
+    with pytest.raises(ValueError, match=r"pairs\.orig must not .* prompt 0 of pairs\.new with no"):
+        path_patch(tiny_model(eos_token_id=52), pairs, ["0.0"])
+
+
+@pytest.mark.parametrize("padding", [0, 1, 58, 50257])
+@pytest.mark.parametrize("new", ["alike", "padded", "random"])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_few_of_an_id_at_either_end_of_the_vocabulary(padding, new, seed) -> None:
+    orig, other = (texts(4, 10, seed=2 * seed + side) for side in (0, 1))
+    orig = in_front(orig, 2, 1, 0, 0, padding=padding)
+    other = {
+        "alike": torch.cat([orig[:, :5], other[:, 5:]], 1),
+        "padded": in_front(other, 2, 1, 0, 0, padding=padding),
+        "random": other,
+    }[new]
+    with pytest.raises(ValueError, match=f"prompt 0 begins with 2 times the id {padding}, prompt"):
+        pair(orig, other)
+
+
+@pytest.mark.parametrize("padding", [0, 1, 30, 58, 50257])
+def test_two_of_any_id_in_front_of_most_prompts(padding) -> None:
+    orig = in_front(texts(8, 10), *([2] * 7), 0, padding=padding)
+    with pytest.raises(ValueError, match=f"begins with 2 times the id {padding}, prompt 7 with no"):
+        pair(orig, torch.cat([orig[:, :5], texts(8, 10, seed=1)[:, 5:]], 1))
+
+
+def test_texts_that_say_their_first_word_twice() -> None:
+    """The id stands nowhere else, but other prompts begin twice with other ids."""
+    tokens = texts(12, 8)
+    tokens[:, 1] = tokens[:, 0] = torch.tensor([60, 60, 60, 60, 61, 61, 61, 61, 62, 62, 62, 62])
+    check(tokens)
+    one = texts(60, 12)
+    one[0, :2] = 60  # a single prompt does
+    check(one)

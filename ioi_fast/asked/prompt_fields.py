@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from ioi_fast.outside.dense_tensors import why_not_dense
 
@@ -64,6 +65,13 @@ def read_tokens(name: str, value: Integers) -> Tensor:
 def behind_end(tokens: Tensor, end: Tensor) -> Tensor:
     """What stands behind END, bool [N, T]."""
     return torch.arange(tokens.shape[1], device=end.device) > end[:, None]
+
+
+def rows_of_fields(fields: Mapping[str, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Prompts [N, T] and ends [N] of all fields below each other, -1 where a field is narrower."""
+    width = max(tokens.shape[1] for tokens, _ in fields.values())
+    rows = [functional.pad(t, (0, width - t.shape[1]), value=-1) for t, _ in fields.values()]
+    return torch.cat(rows), torch.cat([end for _, end in fields.values()])
 
 
 def checked_to_end(name: str, tokens: Tensor, end: Tensor) -> Tensor:

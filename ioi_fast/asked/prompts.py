@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy
 import torch
 from torch import Tensor
 
-from ioi_fast.asked.left_padding import check_not_padded_in_front
+from ioi_fast.asked.left_padding import GPT2_EOS, check_not_padded_in_front
 from ioi_fast.asked.prompt_fields import (
     END,
     Integers,
@@ -29,6 +30,7 @@ from ioi_fast.asked.prompt_fields import (
     read_tokens,
     same_roles,
 )
+from ioi_fast.asked.right_padding import check_not_read_at_padding
 from ioi_fast.outside.quoting import cut
 from ioi_fast.own_settings import own_settings
 
@@ -84,9 +86,11 @@ class PromptPairs:
                 "length give new_positions, its roles' positions"
             )
         roles = positions if new_positions is None else new_positions
+        orig, new = _ended("orig", orig, positions[END]), _ended("new", new, roles[END])
+        _check_padding({"orig": (orig, positions[END]), "new": (new, roles[END])}, GPT2_EOS)
         fields = {
-            "orig": _ended("orig", orig, positions[END]),
-            "new": _ended("new", new, roles[END]),
+            "orig": orig,
+            "new": new,
             "answers": read_ids("answers", self.answers, n),
             "wrong_answers": read_ids("wrong_answers", self.wrong_answers, n),
             "positions": positions,
@@ -170,9 +174,9 @@ class PromptPairs:
         return changed
 
     def check_text(self, eos: int | None, argument: str = "pairs") -> None:
-        """Raise ValueError naming a prompt that is padded in front with this end of text."""
-        for name, tokens, end in (("orig", self.orig, self.end), ("new", self.new, self.new_end)):
-            check_not_padded_in_front(f"{argument}.{name}", tokens, end, eos)
+        """Raise ValueError naming a prompt that this end of text pads in front or up to END."""
+        orig, new = (self.orig, self.end), (self.new, self.new_end)
+        _check_padding({f"{argument}.orig": orig, f"{argument}.new": new}, eos)
 
     def check_vocabulary(self, vocab_size: int, argument: str = "pairs") -> None:
         """Raise ValueError naming the first id that a vocabulary of this size lacks.
@@ -220,9 +224,14 @@ class PromptPairs:
 
 def _ended(name: str, tokens: Tensor, end: Tensor) -> Tensor:
     """Tokens up to the last END, checked up to each prompt's own."""
-    tokens = checked_to_end(name, tokens[:, : int(end.max()) + 1], end)
-    check_not_padded_in_front(name, tokens, end)
-    return tokens
+    return checked_to_end(name, tokens[:, : int(end.max()) + 1], end)
+
+
+def _check_padding(prompts: Mapping[str, tuple[Tensor, Tensor]], eos: int | None) -> None:
+    """Raise ValueError naming a prompt that is padded where it is read."""
+    check_not_padded_in_front(prompts, eos)
+    if eos is not None:
+        check_not_read_at_padding(prompts, eos)
 
 
 def first_changed(pairs: PromptPairs) -> Tensor:
