@@ -56,10 +56,10 @@ def load_prompts(path: str | Path, tokenizer: TextCodec, prepend_bos: bool = Fal
     "Mary" is refused where " Mary" stands (the other way round it is a name without its space, as
     at the start of a sentence). A text must not end in a space that an answer begins with.
 
-    A corrupt prompt has other words, so its roles cannot be looked up. It has the positions of its
-    clean prompt where both have equally many tokens. Otherwise, if both have equally many words, a
-    role moves to the last token of the word with the same number ("X+1" to the token behind X); if
-    not, it keeps its distance to the prompt's last token, so that END always meets END.
+    A corrupt prompt has other words, so its roles cannot be looked up. If both prompts have equally
+    many words, a role moves to the word with the same number, a name to its last token ("X+1" to
+    the token behind X). If not, it keeps its distance to the prompt's last token, so that END
+    always meets END, and a record is refused where that would be within a word.
 
     A file named *.csv has the columns clean, corrupted, correct_idx and incorrect_idx (EAP-IG's of
     IOI): token ids of two names in the clean prompt.

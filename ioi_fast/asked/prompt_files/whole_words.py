@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from ioi_fast.model.tokenizer import TextCodec, plain_ids
 
-_APOSTROPHES = "'\u2019"
-_INSIDE_WORDS = "-\u2010\u2011" + _APOSTROPHES  # they join letters on both sides
+APOSTROPHES = "'\u2019"
+_INSIDE_WORDS = "-\u2010\u2011" + APOSTROPHES  # they join letters on both sides
 _INVISIBLE = "\u00ad\u200c\u200d\u2060"  # soft hyphen, joiners
-# What an apostrophe cuts off a name: Mary's, Mary'll.
-_ENDINGS = re.compile(r"(?:s|d|m|t|ll|re|ve)(?!\w)", re.IGNORECASE)
+ENDING = r"(?:s|d|m|t|ll|re|ve)(?!\w)"  # what an apostrophe cuts off a name: Mary's, Mary'll
+_ENDING = re.compile(ENDING, re.IGNORECASE)
 
 # Tokens that are decoded on either side: enough for the few characters that tell a border, each of
 # which may take four tokens of single bytes.
@@ -44,6 +44,14 @@ def whole_words(tokenizer: TextCodec, ids: list[int], word: str) -> list[Stretch
         if borders.around(start, start + len(form))
     }
     return [Stretch(*ends) for ends in sorted(found)]
+
+
+def word_goes_on(tokenizer: TextCodec, ids: list[int], border: int) -> bool:
+    """Whether the tokens in front of a border and behind it hold parts of one word."""
+    near = ids[max(0, border - _WINDOW) : border]
+    before = tokenizer.decode(near)
+    after = tokenizer.decode([*near, *ids[border : border + _WINDOW]])[len(before) :]
+    return _goes_on(before, after) or _goes_back(before, after)
 
 
 def _forms(tokenizer: TextCodec, word: str) -> set[tuple[int, ...]]:
@@ -87,7 +95,7 @@ class _Borders:
 def _goes_on(word: str, after: str) -> bool:
     if not after or not _in_words(word[-1:]):
         return False
-    if after[0] in _APOSTROPHES and _ENDINGS.match(after, 1):
+    if after[0] in APOSTROPHES and _ENDING.match(after, 1):
         return False
     return _in_words(after[0]) or (after[0] in _INSIDE_WORDS and _in_words(after[1:2]))
 
