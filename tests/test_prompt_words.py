@@ -179,6 +179,9 @@ def test_names_in_some_records_refuse_the_others(load):
 
 SPACES = [
     ({"clean": FIRST["clean"] + " "}, r'prompts\[1\]: "clean" must not end in a space'),
+    ({"clean": FIRST["clean"] + "\t "}, r'prompts\[1\]: "clean" must not end in a space'),
+    ({"clean": FIRST["clean"] + "\u00a0 "}, r'prompts\[1\]: "clean" must not end in a space'),
+    ({"clean": FIRST["clean"] + "\n.\t  "}, r'prompts\[1\]: "clean" must not end in a space'),
     ({"corrupt": FIRST["corrupt"] + "  "}, r'prompts\[1\]: "corrupt" must not end in a space'),
 ]
 
@@ -190,7 +193,7 @@ def test_a_text_that_ends_in_a_space_is_refused(load, changes, message, word_idx
         load(FIRST, FIRST | changes, word_idxs=word_idxs)
 
 
-@pytest.mark.parametrize("end", ["\n", "\n    ", "\t", "\n\n", "\u00a0"])
+@pytest.mark.parametrize("end", ["\n", "\n    ", "\n\t ", "\r\n  ", "\t", "\n\n", "\u00a0"])
 def test_line_breaks_and_indents_may_end_a_text(load, end):
     changes = {key: FIRST[key] + end for key in ("clean", "corrupt")}
     pairs = load(FIRST | changes)

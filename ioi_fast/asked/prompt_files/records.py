@@ -19,6 +19,8 @@ FORM = (
 )
 ANSWERS = ("answers", "wrong_answers")
 LONGEST = 64  # characters of a text or a name in messages
+# Roles with a meaning, and END as files write it.
+_KNOWN = ("IO", "S1", "S1+1", "S2", "end", END)
 _PEEK = 1 << 16  # bytes in which a file shows what it is
 
 
@@ -75,8 +77,8 @@ def checked_texts(where: str, entry: Mapping[str, object], keys: Iterable[str]) 
 
 def ends_in_a_space(text: str) -> bool:
     """Whether a text ends in a plain space; an indent that follows a line break is none."""
-    line = text.rstrip(" ")
-    return line != text and bool(line) and not line[-1].isspace()
+    blank = text[len(text.rstrip()) :]
+    return blank.endswith(" ") and len(f"{blank}.".splitlines()) == 1
 
 
 def _what_to_do(path: Path) -> str:
@@ -128,6 +130,9 @@ def _word_indices(path: Path, given: object) -> dict[str, int] | None:
         where = f'{path}: word_idxs["{shown(role)[1:-1]}"]'
         if role in NO_ROLES:
             raise ValueError(f"{where} can't be a role, the name has a meaning of its own")
+        if role.upper() in _KNOWN and role not in _KNOWN:
+            meant = "end" if role.upper() == END else role.upper()
+            raise ValueError(f'{where} must be written "{meant}", or have another name')
         if not isinstance(index, int) or isinstance(index, bool) or index < 0:
             raise ValueError(f"{where} must be a token index, got {shown(index)}")
     for role, index in given.items():
@@ -136,4 +141,18 @@ def _word_indices(path: Path, given: object) -> dict[str, int] | None:
                 f'{path}: word_idxs["{shown(role)[1:-1]}"] must not lie behind end '
                 f"({shown(given['end'])}), got {shown(index)}"
             )
+    _check_order(path, given)
     return {END if role == "end" else role: index for role, index in given.items()}
+
+
+def _check_order(path: Path, given: dict[str, int]) -> None:
+    """The first and the second of one name, and the token behind the first."""
+    first, behind, second = (given.get(role) for role in ("S1", "S1+1", "S2"))
+    if None not in (first, second) and first >= second:
+        raise ValueError(
+            f'{path}: word_idxs["S2"] must lie behind S1 ({shown(first)}), got {shown(second)}'
+        )
+    if None not in (first, behind) and behind != first + 1:
+        raise ValueError(
+            f'{path}: word_idxs["S1+1"] must be one behind S1 ({shown(first)}), got {shown(behind)}'
+        )
