@@ -1,18 +1,14 @@
-"""Prompt files of other tools, with a BOS, with one END, and broken ones: read or refused."""
+"""Prompt files of other tools, with a BOS, with one END: read or refused."""
 
 from __future__ import annotations
 
 import json
 import re
-import time
 from functools import partial
-from pathlib import Path
 
 import pytest
 from gpt2_files import gpt2_tokenizer
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from written_prompts import FIRST, load_records, words_at
+from written_prompts import FIRST, load_records, refused, words_at
 
 from ioi_fast import load as load_model
 from ioi_fast.asked.prompt_files import load_prompts
@@ -35,17 +31,6 @@ VIENNA = {
 @pytest.fixture
 def load(tmp_path):
     return partial(load_records, tmp_path)
-
-
-def refused(folder: Path, text: str | bytes, name: str = "prompts.json") -> str:
-    """The message of a file's refusal, which names the file and is short."""
-    path = folder / name
-    path.write_bytes(text.encode() if isinstance(text, str) else text)
-    with pytest.raises(ValueError) as caught:
-        load_prompts(path, gpt2_tokenizer())
-    message = str(caught.value)
-    assert str(path) in message and len(message.encode()) < 2000
-    return message
 
 
 # One index for all records
@@ -181,6 +166,8 @@ BAD_CSV = [
     (CSV.format(FIRST["clean"], "x", 5335, 47764), r"row 0: incorrect_idx 47764 is ' df' here"),
     (CSV.format(FIRST["clean"], "x", 50257, 1757), "correct_idx 50257 is no text here"),
     (CSV.format(FIRST["clean"], "x", "5335.0", 1757), "correct_idx must be a token id"),
+    (CSV.format(FIRST["clean"], "x", '"[5335, 100]"', 1757), "be a token id.*metric of your own"),
+    (CSV.format(FIRST["clean"], "x", 5335, "1757 100"), "be a token id.*metric of your own"),
     (CSV.format("", "x", 5335, 1757), 'row 0: "clean" must be a text'),
     (CSV.format("Mary and John", "x", 5335, 1757) + "y,z\n", "row 1 must have as many fields"),
     ("clean,corrupted,label\nx 13,y 13,52\n", "one column correct_idx.*metric of your own"),
@@ -210,93 +197,3 @@ def test_the_command_line_reads_both(tmp_path, capsys):
         assert main([*asked, str(path)]) == 0
         plans.append(capsys.readouterr().out)
     assert plans[0] == plans[1] != ""
-
-
-# Broken and hostile files
-
-ONE = json.dumps(FIRST)
-HOSTILE = [
-    '{"prompts": ' + "[" * 100_000,
-    '{"prompts": ' + "[" * 100_000 + "]" * 100_000 + "}",
-    "{" + ", ".join(f'"k{i % 30_000}": 0' for i in range(60_000)) + "}",
-    '{"prompts": [' + ONE.replace(" Mary", " \\ud800", 1) + "]}",
-    '{"prompts": [' + ONE.replace('[" Mary', '[" \\udfff') + "]}",
-    '{"prompts": [' + ONE + '], "word_idxs": {"\\ud800": 1}}',
-    '{"prompts": [' + ONE + '], "word_idxs": {"end": ' + "9" * 400 + "}}",
-    '{"prompts": [' + ONE + '], "word_idxs": {"end": ' + "9" * 5_000 + "}}",
-    '{"prompts": [' + ONE + '], "word_idxs": {"' + "x" * 100_000 + '": 99}}',
-    '{"prompts": [' + ONE + '], "word_idxs": {"' + "x" * 100_000 + '": -1}}',
-    '{"prompts": [' + ONE.replace('[" Mary', '["' + "\\u0000" * 9_000) + "]}",
-    '{"prompts": [' + ONE.replace('[" Mary', '["' + "😀" * 9_000) + "]}",
-    '{"prompts": [' + ONE.replace('[" Mary"', "[" + "[0]," * 9_000 + "0") + "]}",
-    '{"prompts": [' + ONE.replace('" Mary"', "1e999") + "]}",
-    '{"prompts": ' + "9" * 400 + "}",
-    '{"prompts": [' + json.dumps(FIRST | {"clean": {"a": "b" * 9_000}}) + "]}",
-]
-
-
-@pytest.mark.parametrize("text", HOSTILE, ids=range(len(HOSTILE)))
-def test_hostile_files_are_refused_shortly(tmp_path, text):
-    began = time.monotonic()
-    refused(tmp_path, text)
-    assert time.monotonic() - began < 5
-
-
-@pytest.mark.parametrize("role", ["", "all", "each"])
-def test_words_that_are_no_roles_are_refused(tmp_path, role):
-    text = json.dumps({"prompts": [FIRST], "word_idxs": {role: 3}})
-    assert f'word_idxs["{role}"]' in refused(tmp_path, text)
-
-
-def test_a_name_that_stands_very_often_is_found_in_time(load):
-    clean = FIRST["clean"] + " John Mary" * 20_000
-    began = time.monotonic()
-    pairs = load(FIRST | {"clean": clean, "corrupt": clean})
-    assert int(pairs.positions["S2"]) == int(pairs.end) - 1
-    assert time.monotonic() - began < 5
-
-
-ANY = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
-    max_leaves=6,
-)
-PIECES = [" Mary", " John", "John", "Ann", "'s", "-", ",", " to", " ", "\n", "é", "😀", "\u0301"]
-TEXTS = st.lists(st.sampled_from(["<|endoftext|>", *PIECES]), min_size=1, max_size=9).map("".join)
-ANSWERS = st.sampled_from([" Mary", "Mary", " John", "John", "Ann", " to", "", " ", "\n"])
-FIELDS = {
-    "clean": TEXTS,
-    "corrupt": TEXTS,
-    "answers": st.just([" Mary"]) | st.lists(ANSWERS, min_size=1, max_size=2),
-    "wrong_answers": st.just([" John"]) | st.lists(ANSWERS, min_size=1, max_size=2),
-}
-RECORDS = st.fixed_dictionaries(FIELDS)
-ODD = st.dictionaries(st.sampled_from(list(FIELDS)), ANY) | ANY
-ROLES = st.sampled_from(["IO", "S1", "S2", "S1+1", "end", "END", "all", "x"])
-
-
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-@given(
-    records=st.lists(RECORDS, min_size=1, max_size=2) | st.lists(RECORDS | ODD, max_size=3),
-    word_idxs=st.none() | st.dictionaries(ROLES, st.integers(0, 6), max_size=3) | ANY,
-    bos=st.booleans(),
-)
-def test_any_file_is_read_right_or_refused(tmp_path, records, word_idxs, bos):
-    path = tmp_path / "any.json"
-    path.write_text(json.dumps({"prompts": records, "word_idxs": word_idxs}))
-    try:
-        pairs = load_prompts(path, gpt2_tokenizer(), prepend_bos=bos)
-    except ValueError as error:
-        assert str(path) in str(error) and len(str(error).encode()) < 2000
-        return
-    for row, record in enumerate(records):
-        words = words_at(pairs, row)
-        named = {"IO": "answers", "S1": "wrong_answers", "S2": "wrong_answers"}
-        for role in words.keys() & named.keys():
-            (answer,) = record[named[role]]
-            assert words[role] in {answer, answer.removeprefix(" ")}
-        ids = gpt2_tokenizer().encode(record["clean"])
-        end = int(pairs.end[row])
-        whole = [50256, *ids] if bos and ids[0] != 50256 else ids
-        assert pairs.orig[row, : end + 1].tolist() == whole[: end + 1]
-        assert end == len(whole) - 1 or "end" in word_idxs

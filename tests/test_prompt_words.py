@@ -154,27 +154,6 @@ DIET = {
     "answers": [" grass"],
     "wrong_answers": [" mice"],
 }
-CITY = {
-    "clean": "The capital of Singapore is the city of",
-    "corrupt": "The capital of Germany is the city of",
-    "answers": [" Singapore"],
-    "wrong_answers": [" Berlin"],
-}
-
-
-def test_without_names_end_is_the_only_role(load):
-    """Nor does a single name that stands there by chance make the roles of IOI."""
-    pairs = load(DIET, CITY, prepend_bos=True)
-    assert pairs.roles == ("END",) and pairs.end.tolist() == [4, 8]
-    assert [words_at(pairs, row)["END"] for row in (0, 1)] == [" some", " of"]
-
-
-def test_names_in_some_records_refuse_the_others(load):
-    with pytest.raises(ValueError, match=r"prompts\[1\]: .* got 0 and 0 .*\{\} for END alone"):
-        load(FIRST, DIET)
-    assert load(FIRST, DIET, word_idxs={}).end.tolist() == [14, 3]
-    with pytest.raises(ValueError, match=r"prompts\[0\]: .* got 1 and 1"):
-        load(FIRST | {"clean": "Mary or John? I say"})
 
 
 SPACES = [

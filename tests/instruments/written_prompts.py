@@ -6,12 +6,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from gpt2_files import gpt2_tokenizer
 
 from ioi_fast.asked.prompt_files import load_prompts
 from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.ioi.dataset import abc_records
 from ioi_fast.ioi.records import sample_records
+from ioi_fast.model.tokenizer import TextCodec
 
 FIRST = {
     "clean": "Then, Mary and John walked to the store. John handed a ring to",
@@ -22,12 +24,27 @@ FIRST = {
 
 
 def load_records(
-    folder: Path, *records: object, prepend_bos: bool = False, **content: object
+    folder: Path,
+    *records: object,
+    prepend_bos: bool = False,
+    tokenizer: TextCodec | None = None,
+    **content: object,
 ) -> PromptPairs:
-    """Writes records (and word_idxs) to a file and loads it with GPT-2's tokenizer."""
+    """Writes records (and word_idxs) to a file and loads it, by default with GPT-2's tokenizer."""
     path = folder / "prompts.json"
     path.write_text(json.dumps({"prompts": list(records), **content}), "utf-8")
-    return load_prompts(path, gpt2_tokenizer(), prepend_bos=prepend_bos)
+    return load_prompts(path, tokenizer or gpt2_tokenizer(), prepend_bos=prepend_bos)
+
+
+def refused(folder: Path, text: str | bytes, name: str = "prompts.json") -> str:
+    """The message of a file's refusal, which names the file and is short."""
+    path = folder / name
+    path.write_bytes(text.encode() if isinstance(text, str) else text)
+    with pytest.raises(ValueError) as caught:
+        load_prompts(path, gpt2_tokenizer())
+    message = str(caught.value)
+    assert str(path) in message and len(message.encode()) < 2000
+    return message
 
 
 def words_at(pairs: PromptPairs, row: int, *, new: bool = False) -> dict[str, str]:

@@ -15,6 +15,8 @@ from ioi_fast.model.tokenizer import TextCodec
 
 # Roles whose token must be the answer or the wrong answer of the clean prompt.
 _NAMED = {"IO": "answers", "S1": "wrong_answers", "S2": "wrong_answers"}
+# The share of prompts in which a single answer may stand without being a name of theirs.
+_BY_CHANCE = 1 / 8
 
 
 class CleanPrompt:
@@ -36,7 +38,7 @@ class CleanPrompt:
         """Where the word of an answer stands, in whatever form."""
         if key not in self._whole:
             word = getattr(self.record, key)
-            self._whole[key] = whole_words(self.tokenizer, self.ids, word)
+            self._whole[key] = whole_words(self.tokenizer, self.ids, word, self.record.clean)
         return self._whole[key]
 
     def places(self, key: str) -> list[int]:
@@ -71,24 +73,41 @@ class CleanPrompt:
             )
         if there == [self.answers[key]] or text.startswith(" "):
             return None
+        stands = shown(self.tokenizer.decode(there))
+        otherwise = ""
+        if not self._goes_on(key):
+            otherwise = ' (if it is meant, give "word_idxs" without IO, S1 and S2)'
         return (
-            f"{key}: {shown(text)} is another token than {shown(self.tokenizer.decode(there))}, "
-            "which stands in the clean prompt: write it as it stands there (if it is meant, give "
-            '"word_idxs" without IO, S1 and S2)'
+            f"{key}: {shown(text)} is another token than {stands}, which stands in the clean "
+            f"prompt: write {stands}, as it stands there{otherwise}"
         )
 
-    @property
-    def has_names(self) -> bool:
-        """Whether two of IO, S1 and S2 stand here: a single one may do so by chance."""
-        io, s = map(self.standing, ANSWERS)
-        return bool(io) + len(s) >= 2
+    def _goes_on(self, key: str) -> bool:
+        """Whether an answer would go on with the last word: "to" and "Mary", its space lost."""
+        return self.record.clean[-1:].isalpha() and getattr(self.record, key)[:1].isalpha()
 
     def check_not_glued(self) -> None:
         """Raise ValueError for an answer whose space is lost: "to" and "Mary", where " Mary" stands
         in the prompt."""
-        for key in ANSWERS:
-            if self.record.clean[-1:].isalpha() and getattr(self.record, key)[:1].isalpha():
-                self.places(key)
+        for key in filter(self._goes_on, ANSWERS):
+            for stretch in self.standing(key):
+                if stretch.stop - stretch.start == 1 and (why := self._other_form(key, stretch)):
+                    raise ValueError(f"{self.record.where}: {why}")
+
+
+def _names_are_meant(prompts: list[CleanPrompt]) -> bool:
+    """Whether the answers are names that stand in the prompts, in one of them or in most.
+
+    A single answer may stand in a prompt by chance, where most prompts of a file hold none of
+    theirs: "The capital of Singapore is".
+    """
+    single = 0
+    for prompt in prompts:
+        io, s = (len(prompt.standing(key)) for key in ANSWERS)
+        if io + s > 1:
+            return True
+        single += io + s
+    return single > len(prompts) * _BY_CHANCE
 
 
 def clean_roles(
@@ -104,7 +123,7 @@ def clean_roles(
             _check_end(prompts, word_indices[END])
             return [dict(word_indices) for _ in prompts]
         return [{**word_indices, END: prompt.last} for prompt in prompts]
-    if not any(prompt.has_names for prompt in prompts):
+    if not _names_are_meant(prompts):
         return [{END: prompt.last} for prompt in prompts]
     return [_found(prompt) for prompt in prompts]
 

@@ -26,6 +26,10 @@ from ioi_fast.outside.json_files import read_bytes
 _TEXTS = ("clean", "corrupted")
 _IDS = ("correct_idx", "incorrect_idx")
 _AS_JSON = f"write the answers as texts in JSON, {FORM}"
+_BY_METRIC = (
+    "Where a row has a label or sets of answers, keep one answer and one wrong answer, or make "
+    "PromptPairs and give a metric of your own, a callable (docs/other_tasks.md has one)"
+)
 
 
 def read_csv(path: Path, tokenizer: TextCodec) -> PromptFile:
@@ -50,9 +54,7 @@ def _check_columns(path: Path, columns: list[str]) -> None:
     if lacking:
         raise ValueError(
             f"{path} must have one column {lacking[0]}, got {shown(columns)}. Read are {_TEXTS} "
-            f"with the ids {_IDS} of names in the prompt. Else {_AS_JSON}; where a row has a label "
-            "or sets of answers, make PromptPairs and give a metric of your own, a callable "
-            "(docs/other_tasks.md has one)"
+            f"with the ids {_IDS} of names in the prompt. Else {_AS_JSON}. {_BY_METRIC}"
         )
 
 
@@ -61,24 +63,24 @@ def _record(where: str, row: dict, tokenizer: TextCodec) -> Record:
         raise ValueError(f"{where} must have as many fields as there are columns")
     clean, corrupt = checked_texts(where, row, _TEXTS)
     ids = plain_ids(tokenizer, clean)
-    answers = [_text(where, name, row[name], ids, tokenizer) for name in _IDS]
+    answers = [_text(f"{where}: {name}", row[name], tokenizer) for name in _IDS]
+    for name, text in zip(_IDS, answers, strict=True):
+        if text is None or not whole_words(tokenizer, ids, text, clean):
+            what = "no text" if text is None else shown(text)
+            raise ValueError(
+                f"{where}: {name} {row[name]} is {what} here, which is no word of the clean "
+                f"prompt: the ids of another vocabulary? Then {_AS_JSON}"
+            )
     return Record(where, clean, corrupt, **dict(zip(ANSWERS, answers, strict=True)))
 
 
-def _text(where: str, column: str, given: str, clean: list[int], tokenizer: TextCodec) -> str:
-    """The text of an answer's id, which must be a word of the clean prompt."""
+def _text(what: str, given: str, tokenizer: TextCodec) -> str | None:
+    """The text of an answer's id, None where it has none."""
     if not re.fullmatch("[0-9]{1,9}", given):
-        raise ValueError(f"{where}: {column} must be a token id, got {shown(given)}")
+        sets = f". {_BY_METRIC}" if re.search("[0-9][^0-9]+[0-9]", given) else ""
+        raise ValueError(f"{what} must be a token id, got {shown(given)}{sets}")
     try:
         text = tokenizer.decode([int(given)])
     except (ValueError, TypeError, LookupError, OverflowError):  # as tokenizers refuse an id
-        text = None
-    if not text or plain_ids(tokenizer, text) != [int(given)]:
-        text = None
-    if text is None or not whole_words(tokenizer, clean, text):
-        what = "no text" if text is None else shown(text)
-        raise ValueError(
-            f"{where}: {column} {given} is {what} here, which is no word of the clean prompt: the "
-            f"ids of another vocabulary? Then {_AS_JSON}"
-        )
-    return text
+        return None
+    return text if text and plain_ids(tokenizer, text) == [int(given)] else None

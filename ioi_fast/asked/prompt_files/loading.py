@@ -51,10 +51,11 @@ def load_prompts(path: str | Path, tokenizer: TextCodec, prepend_bos: bool = Fal
 
     Without word_idxs the names tell the roles, found as whole words: IO is the first occurrence of
     the answer, S1 and S2 are the first and last of the wrong answer, S1+1 the token behind S1, END
-    the last token. If no record's text holds two of these three names, END is the only role; if
-    some do, the others are refused. An answer must have the form that it has in the text:
-    "Mary" is refused where " Mary" stands (the other way round it is a name without its space, as
-    at the start of a sentence). A text must not end in a space that an answer begins with.
+    the last token. If no record's text holds an answer (or one in eight at most does, a single
+    time), END is the only role; else the records that lack one of the three names are refused. An
+    answer must have the form that it has in the text: "Mary" is refused where " Mary" stands (the
+    other way round it is a name without its space, as at the start of a sentence). A text must not
+    end in a space that an answer begins with.
 
     A corrupt prompt has other words, so its roles cannot be looked up. If both prompts have equally
     many words, a role moves to the word with the same number, a name to its last token ("X+1" to
