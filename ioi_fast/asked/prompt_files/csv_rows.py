@@ -77,7 +77,7 @@ def _record(where: str, row: dict, tokenizer: TextCodec) -> Record:
 def _text(what: str, given: str, tokenizer: TextCodec) -> str | None:
     """The text of an answer's id, None where it has none."""
     if not re.fullmatch("[0-9]{1,9}", given):
-        sets = f". {_BY_METRIC}" if re.search("[0-9][^0-9]+[0-9]", given) else ""
+        sets = f". {_BY_METRIC}" if re.search("[0-9][^0-9.]+[0-9]", given) else ""
         raise ValueError(f"{what} must be a token id, got {shown(given)}{sets}")
     try:
         text = tokenizer.decode([int(given)])
