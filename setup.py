@@ -65,6 +65,7 @@ setup(
         "ioi_fast.reference",
         "ioi_fast.report",
         "ioi_fast.results",
+        "ioi_fast.tokenizer",
     ],
     package_dir={
         "ioi_fast": "ioi_fast",

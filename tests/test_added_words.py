@@ -11,7 +11,7 @@ from gpt2_files import gpt2_files
 from written_prompts import load_records
 
 from ioi_fast.asked.prompt_files.whole_words import whole_words
-from ioi_fast.model.tokenizer import Tokenizer
+from ioi_fast.tokenizer import Tokenizer
 
 ADDED = ["Zorblax", "Quux"]
 FORMS = [{}, {"lstrip": True}, {"rstrip": True}, {"lstrip": True, "rstrip": True}]

@@ -22,7 +22,7 @@ from ioi_fast.ioi.behaviour import score
 from ioi_fast.ioi.dataset import ioi_prompts
 from ioi_fast.ioi.templates import form_name
 from ioi_fast.model.checkpoint import load
-from ioi_fast.model.tokenizer import Tokenizer
+from ioi_fast.tokenizer import Tokenizer
 
 CHECKPOINT = Path(ioi_fast.demo.__file__).parent / "checkpoint"
 FILES = ["README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]

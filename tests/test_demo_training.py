@@ -26,7 +26,7 @@ from ioi_fast.demo.stories import (
 from ioi_fast.demo.train import batches, main, pad
 from ioi_fast.demo.vocabulary import prune
 from ioi_fast.ioi.words import NAMES
-from ioi_fast.model.tokenizer import Tokenizer
+from ioi_fast.tokenizer import Tokenizer
 
 TASK = ("ioi", "free", "abc")
 LINKS = ("and", "met", "was with")  # what stands between the two names of a pair

@@ -15,7 +15,7 @@ from checkpoints import lively_model, write
 from hub_server import COMMIT, HubServer
 
 from ioi_fast.model.checkpoint import load
-from ioi_fast.model.tokenizer_files import READ
+from ioi_fast.tokenizer.files import READ
 
 # Loads each source, prints one line of JSON for each: what it became, or the error.
 SCRIPT = """

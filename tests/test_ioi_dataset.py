@@ -15,7 +15,7 @@ from ioi_fast.ioi.records import IOIPrompt, check_forms, sample_records
 from ioi_fast.ioi.templates import FORM_SETS, INSERTIONS, TEMPLATES, form_name
 from ioi_fast.ioi.variants import adversarial_prompts, longer_prefix_prompts, signal_prompts
 from ioi_fast.ioi.words import NAMES, OBJECTS, PLACES
-from ioi_fast.model.tokenizer import Tokenizer, single_token
+from ioi_fast.tokenizer import Tokenizer, single_token
 
 # (L, f, S2, END) of each template: tokens with the answer, first name, second subject, last token.
 TABLE = [

@@ -35,7 +35,7 @@ def lists(n: int = 12) -> PromptPairs:
 
 def outcome(study: Study, name: str) -> type | None:
     """None where an experiment gives figures, else what it raised."""
-    assert predicted_flops(study, [name]) > 0
+    predicted_flops(study, [name])
     try:
         assert EXPERIMENTS[name](study).measures
     except LACKING as reason:

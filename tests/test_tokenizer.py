@@ -9,7 +9,7 @@ import pytest
 import tokenizers
 from gpt2_files import gpt2_files, gpt2_tokenizer
 
-from ioi_fast.model.tokenizer import (
+from ioi_fast.tokenizer import (
     Tokenizer,
     bos_id,
     check_codec,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tokenizer_folders import END_OF_TEXT, pipeline, vocabulary, write_folder
 
-from ioi_fast.model.tokenizer import Tokenizer, plain_ids
+from ioi_fast.tokenizer import Tokenizer, plain_ids
 
 IDS = vocabulary(END_OF_TEXT)
 CONFIG, MAP = "tokenizer_config.json", "special_tokens_map.json"

@@ -24,7 +24,7 @@ from tokenizers import AddedToken, models, normalizers, pre_tokenizers, processo
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from ioi_fast.ioi.dataset import ioi_prompts
-from ioi_fast.model.tokenizer import Tokenizer, bos_id, check_codec, padding_id, plain_ids
+from ioi_fast.tokenizer import Tokenizer, bos_id, check_codec, padding_id, plain_ids
 
 IDS = vocabulary(END_OF_TEXT)
 BARE = vocabulary()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ioi_fast.demo.stories import Stories
 from ioi_fast.ioi.words import NAMES, OBJECTS, PLACES
-from ioi_fast.model.tokenizer import Tokenizer
+from ioi_fast.tokenizer import Tokenizer
 
 # Loss weights against 1 for other tokens: copying a name is what takes a small model long to find.
 ANSWER_WEIGHT = 20.0

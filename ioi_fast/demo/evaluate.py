@@ -16,7 +16,7 @@ from ioi_fast.ioi.dataset import abc_records, pair_records
 from ioi_fast.ioi.records import IOIPrompt, sample_records
 from ioi_fast.ioi.templates import FORM_SETS, TEMPLATES, form_name
 from ioi_fast.ioi.words import NAMES
-from ioi_fast.model.tokenizer import TextCodec
+from ioi_fast.tokenizer import TextCodec
 
 
 def held_out_records(n: int, seed: int, form: int) -> list[IOIPrompt]:

@@ -25,7 +25,7 @@ from ioi_fast.demo.corpus import Corpus, TokenSequence
 from ioi_fast.demo.evaluate import form_table, is_held_out
 from ioi_fast.demo.objective import far_attention, learning_rate, optimizer_of, weighted_loss
 from ioi_fast.demo.vocabulary import write_tokenizer
-from ioi_fast.model.tokenizer import Tokenizer
+from ioi_fast.tokenizer import Tokenizer
 
 SHAPE = {"n_positions": 64, "n_embd": 256, "n_layer": 6, "n_head": 8}
 POOL = 16  # batches that are cut together, so that sequences of like length share one

@@ -17,9 +17,9 @@ from tokenizers import models, pre_tokenizers
 from ioi_fast.demo import sentences
 from ioi_fast.ioi.templates import INSERTIONS, TEMPLATES
 from ioi_fast.ioi.words import NAMES, OBJECTS, PLACES
-from ioi_fast.model.tokenizer import Tokenizer
-from ioi_fast.model.tokenizer_backend import byte_level
-from ioi_fast.model.tokenizer_files import END_OF_TEXT
+from ioi_fast.tokenizer import Tokenizer
+from ioi_fast.tokenizer.backend import byte_level
+from ioi_fast.tokenizer.files import END_OF_TEXT
 
 # Words, single marks and the possessive, as GPT-2's pre-tokenizer cuts them.
 _WORD = re.compile(r"'s|[A-Za-z]+|[^\sA-Za-z]")

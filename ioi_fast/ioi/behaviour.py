@@ -15,8 +15,8 @@ from torch import Tensor
 from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.ioi.dataset import ioi_prompts
 from ioi_fast.ioi.variants import adversarial_prompts
-from ioi_fast.model.tokenizer import TextCodec
 from ioi_fast.own_settings import own_settings
+from ioi_fast.tokenizer import TextCodec
 
 LogitsModel = Callable[[Tensor], Tensor]
 

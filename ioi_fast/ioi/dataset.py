@@ -17,7 +17,10 @@ from torch import Tensor
 from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.ioi.records import IOIPrompt, sample_records
 from ioi_fast.ioi.words import NAMES, OBJECTS, PLACES
-from ioi_fast.model.tokenizer import (
+from ioi_fast.outside.whole_numbers import whole_number
+from ioi_fast.own_settings import own_settings
+from ioi_fast.plan.available_memory import check_room
+from ioi_fast.tokenizer import (
     TextCodec,
     bos_id,
     check_codec,
@@ -25,9 +28,6 @@ from ioi_fast.model.tokenizer import (
     plain_ids,
     single_token,
 )
-from ioi_fast.outside.whole_numbers import whole_number
-from ioi_fast.own_settings import own_settings
-from ioi_fast.plan.available_memory import check_room
 
 # What drawing a prompt takes at its peak: words, then ids of both prompts and roles.
 _BYTES_OF_A_PROMPT = 2048

@@ -17,7 +17,7 @@ from ioi_fast.ioi.evaluation import resampled_shares
 from ioi_fast.ioi.roles import with_roles
 from ioi_fast.ioi.variants import longer_prefix_prompts, signal_prompts
 from ioi_fast.model.gpt2 import GPT2
-from ioi_fast.model.tokenizer import TextCodec
+from ioi_fast.tokenizer import TextCodec
 
 TOKENS, POSITIONS = (1, 0, -1), (1, -1)
 Heads = Sequence[object]

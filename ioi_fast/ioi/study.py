@@ -20,8 +20,8 @@ from ioi_fast.ioi.records import sample_records
 from ioi_fast.ioi.roles import NeedsRoles, with_roles
 from ioi_fast.ioi.tellers import Tellers, tellers_of
 from ioi_fast.model.gpt2 import GPT2
-from ioi_fast.model.tokenizer import TextCodec
 from ioi_fast.results.revision import revision
+from ioi_fast.tokenizer import TextCodec
 
 
 class NeedsCircuit(ValueError):

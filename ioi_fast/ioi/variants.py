@@ -15,7 +15,7 @@ from ioi_fast.ioi.dataset import abc_records, pair_records
 from ioi_fast.ioi.records import IOIPrompt, insert_sentences, sample_records
 from ioi_fast.ioi.templates import INSERTIONS
 from ioi_fast.ioi.words import NAMES
-from ioi_fast.model.tokenizer import TextCodec
+from ioi_fast.tokenizer import TextCodec
 
 
 def signal_prompts(

@@ -1,1 +1,1 @@
-"""The model: what a GPT-2 is, its weights and where they come from, and its tokenizer."""
+"""The model: what a GPT-2 is, its weights and where they come from."""

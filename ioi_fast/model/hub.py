@@ -26,7 +26,7 @@ def fetch(repository: str, revision: str | None = None) -> Path:
     >>> fetch("gpt2")  # doctest: +SKIP
     PosixPath('/home/me/.cache/huggingface/hub/models--gpt2/snapshots/607a30d…')
     """
-    from ioi_fast.model.tokenizer_files import READ, UNREAD
+    from ioi_fast.tokenizer.files import READ, UNREAD
 
     try:
         from huggingface_hub import snapshot_download

@@ -13,7 +13,7 @@ from ioi_fast.asked.prompt_files import load_prompts
 from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.ioi.dataset import abc_records
 from ioi_fast.ioi.records import sample_records
-from ioi_fast.model.tokenizer import TextCodec
+from ioi_fast.tokenizer import TextCodec
 
 FIRST = {
     "clean": "Then, Mary and John walked to the store. John handed a ring to",

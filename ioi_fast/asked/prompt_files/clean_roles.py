@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from ioi_fast.asked.prompt_files.records import ANSWERS, Record, shown
 from ioi_fast.asked.prompt_files.whole_words import Stretch, whole_words
 from ioi_fast.asked.prompts import END
-from ioi_fast.model.tokenizer import TextCodec
+from ioi_fast.tokenizer import TextCodec
 
 # Roles whose token must be the answer or the wrong answer of the clean prompt.
 _NAMED = {"IO": "answers", "S1": "wrong_answers", "S2": "wrong_answers"}

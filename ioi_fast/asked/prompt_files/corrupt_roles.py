@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ioi_fast.asked.prompt_files.records import Record, shown
 from ioi_fast.asked.prompt_files.whole_words import APOSTROPHES, ENDING, word_goes_on
-from ioi_fast.model.tokenizer import TextCodec, plain_ids
+from ioi_fast.tokenizer import TextCodec, plain_ids
 
 # What stands between spaces: a word, and behind it what does not belong to it ("Mary's,").
 _WORD = re.compile(rf"(.*?\w)(?:[{APOSTROPHES}]{ENDING})?\W*", re.IGNORECASE | re.DOTALL)

@@ -20,8 +20,8 @@ from ioi_fast.asked.prompt_files.records import (
     shown,
 )
 from ioi_fast.asked.prompt_files.whole_words import whole_words
-from ioi_fast.model.tokenizer import TextCodec, plain_ids
 from ioi_fast.outside.json_files import read_bytes
+from ioi_fast.tokenizer import TextCodec, plain_ids
 
 _TEXTS = ("clean", "corrupted")
 _IDS = ("correct_idx", "incorrect_idx")

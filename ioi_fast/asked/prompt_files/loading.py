@@ -20,7 +20,7 @@ from ioi_fast.asked.prompt_files.records import (
     shown,
 )
 from ioi_fast.asked.prompts import END, PromptPairs
-from ioi_fast.model.tokenizer import (
+from ioi_fast.tokenizer import (
     TextCodec,
     bos_id,
     check_codec,

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-from ioi_fast.model.tokenizer import TextCodec, plain_ids
+from ioi_fast.tokenizer import TextCodec, plain_ids
 
 APOSTROPHES = "'\u2019"
 _INSIDE_WORDS = "-\u2010\u2011" + APOSTROPHES  # they join letters on both sides

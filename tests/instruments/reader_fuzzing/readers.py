@@ -16,9 +16,9 @@ import ioi_fast
 from ioi_fast.asked.circuit_files import circuit_from_dict, circuit_to_dict, load_circuit
 from ioi_fast.asked.prompt_files import load_prompts
 from ioi_fast.commands.finding_files import stored
-from ioi_fast.model.tokenizer import Tokenizer
 from ioi_fast.report.figures import Page
 from ioi_fast.report.page import render
+from ioi_fast.tokenizer import Tokenizer
 from reader_fuzzing.sound_files import checkpoint, circuit, finding, prompts, tokenizer
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from tokenizers import AddedToken
 
-from ioi_fast.model.tokenizer_backend import library_errors
 from ioi_fast.outside.json_files import read_json_object
+from ioi_fast.tokenizer.backend import library_errors
 
 CONFIG, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 _LARGEST_FILE = 64 * 2**20  # bytes; vocabularies of 250,000 tokens take half of that

@@ -13,9 +13,9 @@ from typing import Protocol
 
 import tokenizers
 
-from ioi_fast.model.tokenizer_backend import check_text, library_errors, settled
-from ioi_fast.model.tokenizer_files import read_folder, read_gpt2_files
 from ioi_fast.outside.whole_numbers import whole_number
+from ioi_fast.tokenizer.backend import check_text, library_errors, settled
+from ioi_fast.tokenizer.files import read_folder, read_gpt2_files
 
 
 class TextCodec(Protocol):
@@ -113,7 +113,7 @@ def check_codec(tokenizer: TextCodec) -> None:
     if isinstance(tokenizer, tokenizers.Tokenizer):
         raise TypeError(
             "tokenizer must give lists of ids, got a tokenizers.Tokenizer: wrap it, "
-            "ioi_fast.model.tokenizer.Tokenizer(backend, bos=…)"
+            "ioi_fast.tokenizer.Tokenizer(backend, bos=…)"
         )
     for method in ("encode", "decode"):
         if not callable(getattr(tokenizer, method, None)):

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import tokenizers
 from tokenizers import AddedToken, models
 
-from ioi_fast.model.tokenizer_backend import as_written, byte_level, library_errors
-from ioi_fast.model.tokenizer_settings import (
+from ioi_fast.tokenizer.backend import as_written, byte_level, library_errors
+from ioi_fast.tokenizer.settings import (
     ADDED,
     CONFIG,
     MAP,
