@@ -22,7 +22,8 @@ sys.path.insert(0, str(Path(__file__).parent / "instruments"))
 # The files that take minutes, the longest first: of processes that share the tests none should be
 # left with one of them at the end.
 LONGEST = (
-    "test_triton_interpreter.py",
+    "test_triton_kernels.py",
+    "test_triton_calls.py",
     "test_triton_resources.py",
     "test_memory.py",
     "test_build.py",

@@ -135,12 +135,10 @@ def test_threads_are_set_back_by_the_other_calls(model, pairs, call) -> None:
 
 
 def test_explain_takes_the_same_arguments_and_runs_nothing(model, pairs, monkeypatch) -> None:
-    from ioi_fast.engine import path_patch as wave_backend
-
     def never(*arguments: object) -> None:
         raise AssertionError("explain ran the call")
 
-    monkeypatch.setattr(wave_backend, "path_patch", never)
+    monkeypatch.setattr("ioi_fast.calls.path_patch.fast_path_patch", never)
     same = {"senders": LISTED, "between": "nothing", "metric": "kl", "threads": 1, "progress": True}
     plan = explain(path_patch, model, pairs, **same, max_memory=8 * 10**6, backend="cpu")
     assert [str(variant.sender) for variant in sorted(plan.variants, key=lambda v: v.index)] == [

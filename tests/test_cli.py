@@ -199,7 +199,7 @@ def test_demo_in_float64(tmp_path, capsys) -> None:
 
 
 def test_plan_runs_nothing(capsys, monkeypatch) -> None:
-    monkeypatch.setattr("ioi_fast.engine.path_patch.path_patch", None)
+    monkeypatch.setattr("ioi_fast.calls.path_patch.fast_path_patch", None)
     assert main(["path-patch", *SMALL, "--plan"]) == 0
     printed = capsys.readouterr().out
     assert "wave rows" in printed and "floor" in printed and "MiB" in printed

@@ -15,6 +15,7 @@ from ioi_fast.calls.path_patch import checked_patch
 from ioi_fast.calls.surroundings import surroundings
 from ioi_fast.engine import attention as fast
 from ioi_fast.engine import ops
+from ioi_fast.engine.engine import Engine
 from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.plan.of_paths import plan_of_path_patch
 from ioi_fast.reference import calls as reference
@@ -65,8 +66,8 @@ def _fast(
     work = None if patch is None else plan_of_path_patch(model, pairs, patch, "logit_diff", None)
     with table.workspace():
         if work is None:
-            return fast.attention(model, pairs, heads, run, table)
-        return fast.attention_after(model, pairs, heads, work, patch.knock_out, table)
+            return fast.attention(Engine.of(model, table), pairs, heads, run)
+        return fast.attention_after(Engine.of(model, table), pairs, heads, work, patch.knock_out)
 
 
 def _parse_after(model: GPT2, pairs: PromptPairs, run: str, after: Mapping) -> PathPatch:

@@ -12,6 +12,7 @@ from ioi_fast.calls.backends import Choice, choose
 from ioi_fast.calls.checks import check_inputs, exact_model
 from ioi_fast.calls.surroundings import bar, surroundings
 from ioi_fast.engine import ops
+from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.pair_sweep import pair_sweep as fast_pair_sweep
 from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.plan.of_paths import plan_of_pair_sweep
@@ -99,7 +100,7 @@ def _run(
         work = plan_of_pair_sweep(model, pairs, sweep, metric, max_memory, room)
         table = ops.table_of(choice.backend, choice.precision, model.device)
         with table.workspace(), bar(work.steps, "pair sweep", progress) as advance:
-            base = fast_pair_sweep(model, pairs, work, metric, table, kept.keep, advance)
+            base = fast_pair_sweep(Engine.of(model, table), pairs, work, metric, kept.keep, advance)
         return base, table.backend
     exact, config = exact_model(model, choice), model.config
     total = len(sweep.inputs) * config.n_head**2 * config.n_layer * (config.n_layer - 1) // 2

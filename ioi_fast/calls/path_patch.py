@@ -14,6 +14,7 @@ from ioi_fast.calls.backends import Choice, choose
 from ioi_fast.calls.checks import check_inputs, exact_model
 from ioi_fast.calls.surroundings import bar, surroundings
 from ioi_fast.engine import ops
+from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.path_patch import path_patch as fast_path_patch
 from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.plan.of_paths import plan_of_path_patch
@@ -110,7 +111,8 @@ def _run_path_patch(
             # What is captured stands beside what a plan counts.
             table = replace(table, capture=None)
         with table.workspace(), bar(work.steps, "path patch", progress) as advance:
-            outcome = fast_path_patch(model, pairs, work, patch.knock_out, metric, table, advance)
+            engine = Engine.of(model, table)
+            outcome = fast_path_patch(engine, pairs, work, patch.knock_out, metric, advance)
         return outcome, table.backend
     exact = exact_model(model, choice)
     with bar(len(patch.senders), "path patch", progress) as advance:

@@ -12,58 +12,54 @@ from ioi_fast.asked.interventions import KnockOut
 from ioi_fast.asked.nodes import Head
 from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.engine.clean_run import CleanRun, Grid, LayerState, tiles
-from ioi_fast.engine.knock_outs import KnockOuts, knock_out_means
-from ioi_fast.engine.ops import Ops
+from ioi_fast.engine.engine import Engine
+from ioi_fast.engine.knock_outs import KnockOuts, knock_out_means, replaced_by
 from ioi_fast.engine.overwrites import Put, Site
-from ioi_fast.engine.packing import Packed
 from ioi_fast.engine.path_patch import first_phase
 from ioi_fast.engine.placement import here, on_host, pairs_here
 from ioi_fast.engine.rerun import LayerRun, Rerun
 from ioi_fast.kernels import reference
-from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.plan.blocks import TOKENS_PER_BLOCK
 from ioi_fast.plan.path_patch import PathPlan
 
 
 @torch.no_grad()
-def attention(model: GPT2, pairs: PromptPairs, heads: Sequence[Head], run: str, ops: Ops) -> Tensor:
+def attention(engine: Engine, pairs: PromptPairs, heads: Sequence[Head], run: str) -> Tensor:
     """Patterns of heads in the clean orig or new run, [S, N, T, T]."""
     tokens, end = (pairs.orig, pairs.end) if run == "orig" else (pairs.new, pairs.new_end)
     found = _Patterns.of(heads, tokens)
     for some in tiles(len(tokens), max(1, TOKENS_PER_BLOCK // tokens.shape[1])):
         last = here(end[some])
         grid = Grid.of(torch.zeros_like(last), last, tokens.shape[1])
-        clean = CleanRun(model, Packed.of(model, ops.exact), ops.exact, grid)
+        clean = CleanRun(engine.exact, grid)
         _walk(clean, here(tokens[some]), found, on_host(range(len(tokens))[some]))
     return found.patterns
 
 
 @torch.no_grad()
 def attention_after(
-    model: GPT2,
+    engine: Engine,
     pairs: PromptPairs,
     heads: Sequence[Head],
     work: PathPlan,
     knock_out: KnockOut,
-    ops: Ops,
 ) -> Tensor:
     """Patterns of heads in the last phase of a path patch with one sender, [S, N, T, T]."""
-    exact, found = ops.exact, _Patterns.of(heads, pairs.orig)
-    runs = (model, Packed.of(model, exact), exact)
+    exact, found = engine.exact, _Patterns.of(heads, pairs.orig)
     together = max(len(block) for block in work.prompt_blocks)
-    means = knock_out_means(*runs, pairs, knock_out, together)
+    means = knock_out_means(exact, pairs, knock_out, together)
     for block in work.prompt_blocks:
         chosen = on_host(block)
         members = pairs_here(pairs, chosen)
 
         def knocked(members: PromptPairs = members, chosen: Tensor = chosen) -> KnockOuts | None:
-            return KnockOuts.of(*runs, members, chosen, knock_out, means)
+            return KnockOuts.of(exact, members, chosen, knock_out, means)
 
         grid = Grid.of(torch.zeros_like(members.end), members.end, pairs.orig.shape[1])
-        clean, second = CleanRun(*runs, grid), None
+        clean, second = CleanRun(exact, grid), None
         if work.receivers is not None and work.variants and work.prompts[block[0]].live:
-            tail, puts, starts = first_phase(model, ops, work, members, block, knocked())
-            rerun = Rerun(model, Packed.of(model, ops), ops, tail, {})
+            tail, puts, starts = first_phase(engine, work, members, block, knocked())
+            rerun = Rerun(engine, tail, {})
             second = _SecondPhase(rerun, puts, starts[0])
         _walk(clean, members.orig, found, chosen, knocked(), second)
     return found.patterns
@@ -78,22 +74,20 @@ def _walk(
     second: _SecondPhase | None = None,
 ) -> None:
     """Walks a run up to the last layer that is asked, with what a second phase changes in it."""
-    resid = clean.embed(tokens)
-    for layer in range(found.last + 1):
-        if layer == found.last and second is None:
-            q, k, _ = clean.projections(layer, resid, False)
-            found.keep(layer, prompts, q, k, clean.model.config.attention_scale(layer))
-            return
-        ablated = None
-        if knock_outs is not None:
-            knock_outs.step(layer)
-            ablated = knock_outs.on("orig", layer, clean.grid)
-        state = clean.layer(layer, resid, False, ablated)
-        resid = state.resid_mid + state.mlp_out
+    config, last = clean.engine.config, found.last
+    whole = last if second is None else last + 1  # of the last one queries and keys are enough
+    resid = None
+    ablated = replaced_by(knock_outs, clean.grid)
+    for layer, state, _ in clean.walk(tokens, whole, ablated=ablated):
         q, k = state.q, state.k
         if second is not None:
             q, k = second.step(layer, state)
-        found.keep(layer, prompts, q, k, clean.model.config.attention_scale(layer))
+        found.keep(layer, prompts, q, k, config.attention_scale(layer))
+        if layer == last - 1 and second is None:
+            resid = state.resid_post
+    if second is None:
+        q, k, _ = clean.projections(last, clean.embed(tokens) if resid is None else resid, False)
+        found.keep(last, prompts, q, k, config.attention_scale(last))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,7 +121,7 @@ class _SecondPhase:
         self, rerun: Rerun, puts: Mapping[Site, Sequence[Put]], start: tuple[int, int]
     ) -> None:
         self._rerun, self._puts, self._start = rerun, puts, start
-        D = rerun.model.config.n_embd
+        D = rerun.engine.config.n_embd
         self._delta = torch.zeros(1, len(rerun.tail.in_orig), D, dtype=torch.float32)
 
     def step(self, layer: int, state: LayerState) -> tuple[Tensor, Tensor]:
@@ -137,9 +131,7 @@ class _SecondPhase:
         here = {site: puts for (site, at), puts in self._puts.items() if at == layer}
         seen: dict[str, Tensor] = {}
         rerun = Rerun(
-            self._rerun.model,
-            self._rerun.packed,
-            self._rerun.ops,
+            self._rerun.engine,
             self._rerun.tail,
             {layer: self._rerun.tail.lent(state, False)},
         )

@@ -9,12 +9,10 @@ from torch import Tensor
 
 from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.engine.clean_run import Ablated, CleanRun, Grid, LayerState
-from ioi_fast.engine.knock_outs import KnockOuts
+from ioi_fast.engine.engine import Engine
+from ioi_fast.engine.knock_outs import KnockOuts, replaced_by
 from ioi_fast.engine.new_run import Both, NewRun
-from ioi_fast.engine.ops import Ops
-from ioi_fast.engine.packing import Packed
 from ioi_fast.engine.tail import LayerBase, Tail
-from ioi_fast.model.gpt2 import GPT2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,9 +98,7 @@ def _like(mask: Tensor, values: Tensor) -> Tensor:
 
 
 def clean_runs(
-    model: GPT2,
-    packed: Packed,
-    ops: Ops,
+    engine: Engine,
     pairs: PromptPairs,
     wanted: Wanted | None,
     knock_outs: KnockOuts | None = None,
@@ -111,22 +107,17 @@ def clean_runs(
 
     Without `wanted` only the original prompts run. Knock-outs are in force in both.
     """
-    orig = CleanRun(model, packed, ops, Grid.of(torch.zeros_like(pairs.end), pairs.end))
-    sites, resid, last = CellSites(), orig.embed(pairs.orig), model.config.n_layer - 1
-    keep = None
+    orig = CleanRun(engine, Grid.of(torch.zeros_like(pairs.end), pairs.end))
+    sites, keep = CellSites(), None
     if wanted is not None:
-        keep = _Keeper.of(model, packed, ops, pairs, orig.grid, wanted, knock_outs)
-    for layer in range(model.config.n_layer):
-        ablated = None
-        if knock_outs is not None:
-            knock_outs.step(layer)
-            ablated = knock_outs.on("orig", layer, orig.grid)
-        state = orig.layer(layer, resid, layer == last, ablated)
-        resid = state.resid_mid + state.mlp_out
+        keep = _Keeper.of(engine, pairs, orig.grid, wanted, knock_outs)
+    ablated = replaced_by(knock_outs, orig.grid)
+    for layer, state, replaced in orig.walk(pairs.orig, last_at_end=True, ablated=ablated):
         if keep is not None:
-            keep.layer(layer, state, sites, ablated)
+            keep.layer(layer, state, sites, replaced)
+        final = state.resid_post if state.at_end else None
         del state  # before the next layer's is made
-    return sites, resid
+    return sites, final
 
 
 @dataclass(slots=True, eq=False)
@@ -142,9 +133,7 @@ class _Keeper:
     @classmethod
     def of(
         cls,
-        model: GPT2,
-        packed: Packed,
-        ops: Ops,
+        engine: Engine,
         pairs: PromptPairs,
         orig: Grid,
         wanted: Wanted,
@@ -153,11 +142,11 @@ class _Keeper:
         cells = Cells.of(orig, wanted)
         if wanted.aligned:
             tokens = (wanted.first_changed, wanted.at)
-            run = NewRun.of(model, packed, ops, orig, pairs, *tokens)
+            run = NewRun.of(engine, orig, pairs, *tokens)
             new = _Aligned(run, cells, not wanted.everywhere)
         else:
             grid = Grid.of(torch.zeros_like(wanted.new_at), wanted.new_at)
-            clean = CleanRun(model, packed, ops, grid)
+            clean = CleanRun(engine, grid)
             new = _Apart(clean, cells, clean.embed(pairs.new))
         return cls(wanted, cells, Tail.since(orig, wanted.first), new, knock_outs)
 
@@ -226,7 +215,7 @@ class _Apart:
     ) -> tuple[Tensor, Tensor]:
         """δz [C, H, K] and δ of the MLP's output [C, D] at the cells."""
         new = self.run.layer(layer, self.resid, last, ablated and ablated[1])
-        self.resid = new.resid_mid + new.mlp_out
+        self.resid = new.resid_post
         rows = self.run.grid.end_rows
         z, mlp_out = (v if new.at_end else v[rows] for v in (new.z, new.mlp_out))
         delta_z = z - self.cells.pick(state.z, state.at_end)

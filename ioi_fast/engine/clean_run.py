@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ioi_fast.engine.ops import Ops
-from ioi_fast.engine.packing import Packed
-from ioi_fast.model.gpt2 import GPT2, split_heads
+from ioi_fast.engine.engine import Engine
+from ioi_fast.model.gpt2 import split_heads
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,22 +86,48 @@ class LayerState:
     at_end: bool
     computed: dict[str, Tensor]  # z and mlp_out as they were before they were replaced
 
+    @property
+    def resid_post(self) -> Tensor:
+        """The residual stream behind the layer, [R or N, D]."""
+        return self.resid_mid + self.mlp_out
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CleanRun:
     """The original run, layer by layer, with packed weights."""
 
-    model: GPT2
-    packed: Packed
-    ops: Ops
+    engine: Engine
     grid: Grid
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Residual rows before the first layer, [R, D]."""
-        weights = self.model.weights
+        weights = self.engine.weights
         position = self.grid.cells % self.grid.T
         rows = self.grid.gather(padded(tokens, self.grid.T))
         return weights.wte[rows] + weights.wpe[position]
+
+    def walk(
+        self,
+        tokens: Tensor,
+        layers: int | None = None,
+        *,
+        last_at_end: bool = False,
+        ablated: Callable[[int], Ablated | None] = lambda layer: None,
+    ) -> Iterator[tuple[int, LayerState, Ablated | None]]:
+        """The first layers (default: all) one after the other: each, what it leaves behind, and
+        what was replaced in it; with last_at_end the model's last at END alone.
+
+        A state is as large as a layer of the run: who walks lets go of it before the next is made.
+        """
+        resid, last = self.embed(tokens), self.engine.config.n_layer - 1
+        count = last + 1 if layers is None else layers
+        for layer in range(count):
+            replaced = ablated(layer)
+            state = self.layer(layer, resid, last_at_end and layer == last, replaced)
+            yield layer, state, replaced
+            if layer + 1 < count:
+                resid = state.resid_post
+            del state, replaced
 
     def layer(
         self,
@@ -124,7 +149,7 @@ class CleanRun:
 
         z = used("z", self._mixed(layer, q, k, v, end_only))
         before = resid[self.grid.end_rows] if end_only else resid
-        resid_mid = before + self.packed.linear(layer, "o")(z.flatten(-2))
+        resid_mid = before + self.engine.packed.linear(layer, "o")(z.flatten(-2))
         pre, mlp_out = self._mlp(layer, resid_mid)
         mlp_out = used("mlp_out", mlp_out)
         return LayerState(resid, q, k, v, z, resid_mid, pre, mlp_out, end_only, computed)
@@ -133,21 +158,21 @@ class CleanRun:
         self, layer: int, resid: Tensor, end_only: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """q, k and v, [N, T, H, K]; with end_only q is [N, 1, H, K]."""
-        grid, config = self.grid, self.model.config
-        block = self.model.weights.blocks[layer]
+        grid, config = self.grid, self.engine.config
+        block = self.engine.weights.blocks[layer]
         normed = layernorm(resid, block.ln_1_gain, block.ln_1_bias, config.layer_norm_epsilon)
         if not end_only:
-            return split_heads(grid.spread(self.packed.linear(layer, "qkv")(normed)), config)
-        q = self._heads(self.packed.linear(layer, "q")(normed[grid.end_rows])[:, None])
-        k, v = grid.spread(self.packed.linear(layer, "kv")(normed)).chunk(2, -1)
+            return split_heads(grid.spread(self.engine.packed.linear(layer, "qkv")(normed)), config)
+        q = self._heads(self.engine.packed.linear(layer, "q")(normed[grid.end_rows])[:, None])
+        k, v = grid.spread(self.engine.packed.linear(layer, "kv")(normed)).chunk(2, -1)
         return q, self._heads(k), self._heads(v)
 
     def _mixed(self, layer: int, q: Tensor, k: Tensor, v: Tensor, end_only: bool) -> Tensor:
         """z by rows, [R or N, H, K]."""
-        scale = self.model.config.attention_scale(layer)
+        scale = self.engine.config.attention_scale(layer)
         if end_only:
             return self._mixed_at_end(q, k, v, scale)
-        return self.grid.gather(self.ops.attention(q, k, v, scale))
+        return self.grid.gather(self.engine.ops.attention(q, k, v, scale))
 
     def _mixed_at_end(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         """z of one query a prompt, [N, H, K]: plain sums, since torch's own kernel cuts the keys of
@@ -157,16 +182,17 @@ class CleanRun:
         return (scores_NSH.softmax(1)[..., None] * v).sum(1)
 
     def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.model.config.n_head, self.model.config.d_head))
+        return x.unflatten(-1, (self.engine.config.n_head, self.engine.config.d_head))
 
     def _mlp(self, layer: int, resid_mid: Tensor) -> tuple[Tensor, Tensor]:
         """Input of the activation and output of the MLP, rows [R, D] -> [R, F], [R, D]."""
-        config, block = self.model.config, self.model.weights.blocks[layer]
-        weights = (self.packed.linear(layer, "mlp_in"), self.packed.linear(layer, "mlp_out"))
+        config, block = self.engine.config, self.engine.weights.blocks[layer]
+        packed = self.engine.packed
+        weights = (packed.linear(layer, "mlp_in"), packed.linear(layer, "mlp_out"))
         # The kernel reads them as they lie; they may be a caller's columns.
         gain, bias = block.ln_2_gain.contiguous(), block.ln_2_bias.contiguous()
         layernorm = (gain, bias, config.layer_norm_epsilon)
-        return self.ops.mlp(resid_mid, *layernorm, *weights, config.activation_function)
+        return self.engine.ops.mlp(resid_mid, *layernorm, *weights, config.activation_function)
 
 
 def layernorm(x: Tensor, gain: Tensor, bias: Tensor, epsilon: float) -> Tensor:

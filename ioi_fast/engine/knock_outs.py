@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -12,17 +13,13 @@ from ioi_fast.asked.interventions import Ablation, KnockOut
 from ioi_fast.asked.nodes import Head
 from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.engine.clean_run import Ablated, Grid, Replaced
-from ioi_fast.engine.ops import Ops
-from ioi_fast.engine.packing import Packed
+from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.placement import position_here
 from ioi_fast.engine.sources import Means, Sources, clean_run_of_new, mean_tables
-from ioi_fast.model.gpt2 import GPT2
 
 
 def knock_out_means(
-    model: GPT2,
-    packed: Packed,
-    ops: Ops,
+    engine: Engine,
     pairs: PromptPairs,
     knock_out: KnockOut,
     together: int,
@@ -35,23 +32,21 @@ def knock_out_means(
         return None
     sites = {ablation.site for ablation in knock_out.ablations}
     by_form = knock_out.source == "mean_by_form"
-    return mean_tables(model, packed, ops, pairs, by_form, sites, together)
+    return mean_tables(engine, pairs, by_form, sites, together)
 
 
 @dataclass(slots=True, eq=False)
 class KnockOuts:
     """The knock-outs of a block of prompts, layer by layer."""
 
-    model: GPT2
+    engine: Engine
     ablations: tuple[Ablation, ...]
     sources: Sources
 
     @classmethod
     def of(
         cls,
-        model: GPT2,
-        packed: Packed,
-        ops: Ops,
+        engine: Engine,
         pairs: PromptPairs,
         chosen: Tensor,
         knock_out: KnockOut,
@@ -66,9 +61,9 @@ class KnockOuts:
         )
         new = None
         if knock_out.source == "new":
-            new = clean_run_of_new(model, packed, ops, pairs)
+            new = clean_run_of_new(engine, pairs)
         source = (knock_out.source, means, new, "knock_out_source")
-        return cls(model, ablations, Sources(model.config, pairs, *source))
+        return cls(engine, ablations, Sources(engine.config, pairs, *source))
 
     def step(self, layer: int) -> None:
         """Goes on to a layer."""
@@ -87,7 +82,7 @@ class KnockOuts:
             value = grid.gather(_wide(value, grid.T))
             where = grid.gather(where_NT)
             if isinstance(ablation.node, Head):
-                heads_H = torch.arange(self.model.config.n_head) == ablation.node.head
+                heads_H = torch.arange(self.engine.config.n_head) == ablation.node.head
                 where = where[:, None] & heads_H
             before = replaced.get(site)
             if before is not None:
@@ -95,6 +90,18 @@ class KnockOuts:
                 where = where | before.where
             replaced[site] = Replaced(where, value)
         return replaced
+
+
+def replaced_by(knock_outs: KnockOuts | None, grid: Grid) -> Callable[[int], Ablated | None]:
+    """What knock-outs replace in each layer of the original run."""
+
+    def at(layer: int) -> Ablated | None:
+        if knock_outs is None:
+            return None
+        knock_outs.step(layer)
+        return knock_outs.on("orig", layer, grid)
+
+    return at
 
 
 def _wide(values: Tensor, T: int) -> Tensor:

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ioi_fast.engine.ops import Ops
-from ioi_fast.engine.packing import Packed
-from ioi_fast.model.gpt2 import GPT2
+from ioi_fast.engine.engine import Engine
 
 
 def mlp_delta(
-    model: GPT2,
-    packed: Packed,
-    ops: Ops,
+    engine: Engine,
     layer: int,
     resid_mid: Tensor,
     pre: Tensor,
@@ -23,23 +19,21 @@ def mlp_delta(
 
     With `index` [R] row r of delta [R, D] belongs to base row index[r].
     """
-    return ops.mlp_delta(resid_mid, pre, delta, *_weights(model, packed, layer), index)
+    return engine.ops.mlp_delta(resid_mid, pre, delta, *_weights(engine, layer), index)
 
 
 def add_mlp_delta(
-    model: GPT2,
-    packed: Packed,
-    ops: Ops,
+    engine: Engine,
     layer: int,
     resid_mid: Tensor,
     pre: Tensor,
     delta: Tensor,
 ) -> None:
     """Adds to delta [..., N, D], in place, the change that it makes of an MLP's output."""
-    ops.add_mlp_delta(resid_mid, pre, delta, *_weights(model, packed, layer))
+    engine.ops.add_mlp_delta(resid_mid, pre, delta, *_weights(engine, layer))
 
 
-def _weights(model: GPT2, packed: Packed, layer: int) -> tuple:
-    config, block = model.config, model.weights.blocks[layer]
-    weights = (packed.linear(layer, "mlp_in"), packed.linear(layer, "mlp_out"))
+def _weights(engine: Engine, layer: int) -> tuple:
+    config, block = engine.config, engine.weights.blocks[layer]
+    weights = (engine.packed.linear(layer, "mlp_in"), engine.packed.linear(layer, "mlp_out"))
     return block.ln_2_gain, config.layer_norm_epsilon, *weights, config.activation_function

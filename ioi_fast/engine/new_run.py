@@ -14,12 +14,10 @@ from torch import Tensor
 
 from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.engine.clean_run import Ablated, Grid, LayerState, padded
-from ioi_fast.engine.ops import Ops
+from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.overwrites import Put
-from ioi_fast.engine.packing import Packed
 from ioi_fast.engine.rerun import LayerRun, Rerun
 from ioi_fast.engine.tail import Tail
-from ioi_fast.model.gpt2 import GPT2
 
 Both = tuple[Ablated, Ablated]  # what is replaced in the original run and in the new one
 
@@ -35,9 +33,7 @@ class NewRun:
     @classmethod
     def of(
         cls,
-        model: GPT2,
-        packed: Packed,
-        ops: Ops,
+        engine: Engine,
         orig: Grid,
         pairs: PromptPairs,
         first: Tensor,
@@ -45,9 +41,9 @@ class NewRun:
     ) -> NewRun:
         """Begins with the embeddings on tokens first[n]..last[n]; positions cancel."""
         grid = Grid.of(first, last, orig.T)
-        wte = model.weights.wte
+        wte = engine.weights.wte
         new, old = (grid.gather(padded(tokens, grid.T)) for tokens in (pairs.new, pairs.orig))
-        rerun = Rerun(model, packed, ops, Tail.of_grid(orig, grid), {})
+        rerun = Rerun(engine, Tail.of_grid(orig, grid), {})
         return cls(rerun, grid, (wte[new] - wte[old])[None])
 
     def step(

@@ -9,49 +9,45 @@ from ioi_fast.asked.metrics import Metric
 from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.engine.both_runs import clean_runs
 from ioi_fast.engine.clean_run import tiles
-from ioi_fast.engine.ops import Ops
+from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.overwrites import Put
-from ioi_fast.engine.packing import Packed
 from ioi_fast.engine.path_patch import tail_of, wanted_of
 from ioi_fast.engine.placement import on_host, pairs_here
 from ioi_fast.engine.readout import read_out
 from ioi_fast.engine.rerun import Rerun
 from ioi_fast.engine.wave import Wave, input_of_head
 from ioi_fast.kernels.torch_ops import rows_product
-from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.plan.pair_sweep import PairPlan
 from ioi_fast.results.outcome import Advance, Keep
 
 
 @torch.no_grad()
 def pair_sweep(
-    model: GPT2,
+    engine: Engine,
     pairs: PromptPairs,
     work: PairPlan,
     metric: Metric,
-    ops: Ops,
     keep: Keep,
     advance: Advance,
 ) -> Tensor:
     """Carries out a plan: gives every value to `keep`; the base metric [N]."""
-    base, packed = torch.empty(len(pairs), dtype=torch.float32, device="cpu"), Packed.of(model, ops)
-    runs = (model, Packed.of(model, ops.exact), ops.exact)
+    base, exact = torch.empty(len(pairs), dtype=torch.float32, device="cpu"), engine.exact
     for block in work.prompt_blocks:
         chosen = on_host(block)
         members, prompts = pairs_here(pairs, chosen), [work.prompts[index] for index in block]
         wanted = None
         if work.variants and prompts[0].live:
             wanted = wanted_of(prompts, work.everywhere, work.new_until, from_layer=1)
-        sites, final = clean_runs(*runs, members, wanted)
-        values_N, change = read_out(*runs, members, chosen, metric, final)
+        sites, final = clean_runs(exact, members, wanted)
+        values_N, change = read_out(exact, members, chosen, metric, final)
         base[chosen] = values_N.cpu()
         if wanted is None:
             continue
-        wave = Wave.of(model, packed, ops, sites, work.variants, work.between)
+        wave = Wave.of(engine, sites, work.variants, work.between)
         tail = tail_of(members, wanted)
-        receivers = _Receivers(work, Rerun(model, packed, ops, tail, sites.tail), wanted.at)
+        receivers = _Receivers(work, Rerun(engine, tail, sites.tail), wanted.at)
         for layer, normed_PCD in wave.inputs_of_heads():
-            for head in range(model.config.n_head):
+            for head in range(engine.config.n_head):
                 for place, some, delta in receivers.of_head(layer, head, normed_PCD):
                     keep(place, some, chosen, change(delta).cpu())
                     advance(len(delta))
@@ -74,7 +70,7 @@ class _Receivers:
         """((input, layer, head), senders, change of the final residual [P, N, D]) by tiles."""
         together = self._work.together(len(self._patched_M))
         for index, site in enumerate(self._work.inputs):
-            product = input_of_head(self._rerun.model, self._rerun.ops, layer, site, head)
+            product = input_of_head(self._rerun.engine, layer, site, head)
             for some in tiles(len(normed_PCD), together):
                 senders_PCD = normed_PCD[some]
                 puts = {(site, layer): [self._put(head, rows_product(senders_PCD, product))]}
@@ -85,7 +81,7 @@ class _Receivers:
 
     def _put(self, head: int, value_PCK: Tensor) -> Put:
         P, _, K = value_PCK.shape
-        patched_M, H = self._patched_M, self._rerun.model.config.n_head
+        patched_M, H = self._patched_M, self._rerun.engine.config.n_head
         value_PMK = value_PCK.new_zeros(P, len(patched_M), K)
         value_PMK[:, patched_M] = value_PCK
         where_MH = patched_M[:, None] & (torch.arange(H) == head)

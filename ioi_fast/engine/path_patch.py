@@ -13,17 +13,16 @@ from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.asked.sites import Receiver
 from ioi_fast.engine.both_runs import Wanted, clean_runs
 from ioi_fast.engine.clean_run import Grid, tiles
+from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.knock_outs import KnockOuts, knock_out_means
-from ioi_fast.engine.ops import Ops
 from ioi_fast.engine.overwrites import Put, Site
-from ioi_fast.engine.packing import Packed
 from ioi_fast.engine.placement import on_host, pairs_here
 from ioi_fast.engine.readout import read_out
 from ioi_fast.engine.replays import Replays
 from ioi_fast.engine.rerun import Rerun, Start
 from ioi_fast.engine.tail import Tail
 from ioi_fast.engine.wave import Wave
-from ioi_fast.model.gpt2 import GPT2
+from ioi_fast.model.config import GPT2Config
 from ioi_fast.plan.path_patch import PathPlan
 from ioi_fast.plan.work import Prompt, tile_variants
 from ioi_fast.results.outcome import Advance, Outcome
@@ -31,36 +30,34 @@ from ioi_fast.results.outcome import Advance, Outcome
 
 @torch.no_grad()
 def path_patch(
-    model: GPT2,
+    engine: Engine,
     pairs: PromptPairs,
     work: PathPlan,
     knock_out: KnockOut,
     metric: Metric,
-    ops: Ops,
     advance: Advance,
 ) -> Outcome:
     """Carries out a plan: base metric [N] and values [S, N] in the caller's order."""
     base = torch.empty(len(pairs), dtype=torch.float32, device="cpu")
     values = torch.zeros(work.senders, len(pairs), dtype=torch.float32, device="cpu")
-    packed, exact = Packed.of(model, ops), ops.exact
-    runs = (model, Packed.of(model, exact), exact)
+    exact = engine.exact
     together = max(len(block) for block in work.prompt_blocks)
-    means = knock_out_means(*runs, pairs, knock_out, together)
-    replays = Replays.of(model, ops)
+    means = knock_out_means(exact, pairs, knock_out, together)
+    replays = Replays.of(engine)
     for block in work.prompt_blocks:
         chosen = on_host(block)
         members, prompts = pairs_here(pairs, chosen), [work.prompts[index] for index in block]
         wanted = _wanted(work, prompts) if work.variants and prompts[0].live else None
-        knocked = KnockOuts.of(*runs, members, chosen, knock_out, means)
-        sites, final = clean_runs(*runs, members, wanted, knocked)
+        knocked = KnockOuts.of(exact, members, chosen, knock_out, means)
+        sites, final = clean_runs(exact, members, wanted, knocked)
         del knocked  # it holds a layer of a run
-        values_N, change = read_out(*runs, members, chosen, metric, final)
+        values_N, change = read_out(exact, members, chosen, metric, final)
         base[chosen] = values_N.cpu()
         if wanted is None:
             continue
         for variants in work.variant_blocks:
             senders = work.variants[variants.start : variants.stop]
-            wave = Wave.of(model, packed, ops, sites, senders, work.between)
+            wave = Wave.of(engine, sites, senders, work.between)
             delta = _final(wave, work, members, wanted, replays, advance)
             rows = on_host([variant.index for variant in senders])
             values[rows[:, None], chosen] = change(delta).cpu()
@@ -98,19 +95,18 @@ def _final(
     if work.receivers is None:
         return received[None]
     tail = tail_of(pairs, wanted)
-    rerun = Rerun(wave.model, wave.packed, wave.ops, tail, wave.sites.tail)
+    rerun = Rerun(wave.engine, tail, wave.sites.tail)
     parts = []
     for some in tiles(len(wave.variants), tile_variants(len(tail.in_orig))):
         starts = [(variant.reaches, 1) for variant in wave.variants[some]]
         parts.append(rerun.run(_puts(wave, received, tail, wanted, some), starts))
-    advance(wave.model.config.n_layer - min(variant.reaches for variant in wave.variants))
+    advance(wave.engine.config.n_layer - min(variant.reaches for variant in wave.variants))
     return torch.cat(parts)
 
 
 @torch.no_grad()
 def first_phase(
-    model: GPT2,
-    ops: Ops,
+    engine: Engine,
     work: PathPlan,
     pairs: PromptPairs,
     block: Sequence[int],
@@ -118,9 +114,8 @@ def first_phase(
 ) -> tuple[Tail, dict[Site, list[Put]], list[Start]]:
     """What the first phase leaves for a rerun of the prompts of a block: cells, changes, starts."""
     wanted = _wanted(work, [work.prompts[index] for index in block])
-    exact = Packed.of(model, ops.exact)
-    sites, _ = clean_runs(model, exact, ops.exact, pairs, wanted, knocked)
-    wave = Wave.of(model, Packed.of(model, ops), ops, sites, work.variants, work.between)
+    sites, _ = clean_runs(engine.exact, pairs, wanted, knocked)
+    wave = Wave.of(engine, sites, work.variants, work.between)
     received, tail = wave.to_receivers(work.receivers, lambda _: None), tail_of(pairs, wanted)
     starts = [(variant.reaches, 1) for variant in work.variants]
     return tail, _puts(wave, received, tail, wanted, slice(None)), starts
@@ -138,7 +133,7 @@ def _puts(
     patched, puts = tail.token <= wanted.at[tail.prompt], _knocked_out(wave)
     for receiver, value in received.items():
         site = (receiver.site, receiver.node.layer)
-        puts.setdefault(site, []).append(_put(wave.model, receiver, value[some], patched))
+        puts.setdefault(site, []).append(_put(wave.engine.config, receiver, value[some], patched))
     return puts
 
 
@@ -147,7 +142,7 @@ def _knocked_out(wave: Wave) -> dict[Site, list[Put]]:
     return {site: [Put(where[None], None, ())] for site, where in wave.sites.frozen.items()}
 
 
-def _put(model: GPT2, receiver: Receiver, value_PCW: Tensor, patched_M: Tensor) -> Put:
+def _put(config: GPT2Config, receiver: Receiver, value_PCW: Tensor, patched_M: Tensor) -> Put:
     """What the first phase read of a receiver, at the patched cells of the tail."""
     P, _, W = value_PCW.shape
     value_PMW = value_PCW.new_zeros(P, len(patched_M), W)
@@ -155,5 +150,5 @@ def _put(model: GPT2, receiver: Receiver, value_PCW: Tensor, patched_M: Tensor) 
     if not receiver.of_head:
         return Put(patched_M[None], value_PMW)
     head = receiver.node.head
-    where_MH = patched_M[:, None] & (torch.arange(model.config.n_head) == head)
+    where_MH = patched_M[:, None] & (torch.arange(config.n_head) == head)
     return Put(where_MH[None], value_PMW[:, :, None], (head,))

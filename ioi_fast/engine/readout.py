@@ -13,19 +13,15 @@ from torch import Tensor
 from ioi_fast.asked.metrics import METRICS, Metric, OfGap, Reading
 from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.engine.clean_run import layernorm, tiles
-from ioi_fast.engine.ops import Ops
-from ioi_fast.engine.packing import Packed
+from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.placement import here
-from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.plan.memory.reading import READING_ROWS, VOCABULARY_ROWS
 
 Change = Callable[[Tensor], Tensor]
 
 
 def read_out(
-    model: GPT2,
-    packed: Packed,
-    ops: Ops,
+    engine: Engine,
     pairs: PromptPairs,
     index: Tensor,
     metric: Metric,
@@ -37,41 +33,39 @@ def read_out(
     """
     reads = METRICS[metric].reads if isinstance(metric, str) else None
     if isinstance(reads, OfGap):
-        return _columns(model, ops, pairs, reads, final_ND)
-    reading = _reading(model, packed, pairs, here(index), metric, final_ND)
-    return reading.base(READING_ROWS).float(), _vocabulary(model, packed, ops, reading, final_ND)
+        return _columns(engine, pairs, reads, final_ND)
+    reading = _reading(engine, pairs, here(index), metric, final_ND)
+    return reading.base(READING_ROWS).float(), _vocabulary(engine, reading, final_ND)
 
 
 def _columns(
-    model: GPT2, ops: Ops, pairs: PromptPairs, reads: OfGap, final_ND: Tensor
+    engine: Engine, pairs: PromptPairs, reads: OfGap, final_ND: Tensor
 ) -> tuple[Tensor, Change]:
-    weights, epsilon = model.weights, model.config.layer_norm_epsilon
+    weights, epsilon = engine.weights, engine.config.layer_norm_epsilon
     direction_ND = weights.unembed[pairs.answers] - weights.unembed[pairs.wrong_answers]
-    base_N = (_final_layernorm(model, final_ND) * direction_ND).sum(-1)
+    base_N = (_final_layernorm(engine, final_ND) * direction_ND).sum(-1)
 
     def change(delta_PND: Tensor) -> Tensor:
-        delta_PN = ops.readout_delta(final_ND, delta_PND, weights.ln_f_gain, epsilon, direction_ND)
+        final = (final_ND, delta_PND, weights.ln_f_gain, epsilon, direction_ND)
+        delta_PN = engine.ops.readout_delta(*final)
         return reads.change(base_N, delta_PN)
 
     return reads.value(base_N), change
 
 
 def _reading(
-    model: GPT2,
-    packed: Packed,
+    engine: Engine,
     pairs: PromptPairs,
     index: Tensor,
     metric: Metric,
     final_ND: Tensor,
 ) -> Reading:
-    logits_NV = packed.unembed.delta(_final_layernorm(model, final_ND))
+    logits_NV = engine.packed.unembed.delta(_final_layernorm(engine, final_ND))
     return Reading(metric, pairs.answers, pairs.wrong_answers, logits_NV, index)
 
 
-def _vocabulary(
-    model: GPT2, packed: Packed, ops: Ops, reading: Reading, final_ND: Tensor
-) -> Change:
-    weights, epsilon = model.weights, model.config.layer_norm_epsilon
+def _vocabulary(engine: Engine, reading: Reading, final_ND: Tensor) -> Change:
+    weights, epsilon = engine.weights, engine.config.layer_norm_epsilon
 
     def change(delta_PND: Tensor) -> Tensor:
         P, N, _ = delta_PND.shape
@@ -80,10 +74,10 @@ def _vocabulary(
         for start in range(0, P * N, VOCABULARY_ROWS):
             rows = slice(start, start + VOCABULARY_ROWS)
             delta_RD = delta_PND.view(P * N, -1)[rows]
-            normed_RD = ops.layernorm_delta(
+            normed_RD = engine.ops.layernorm_delta(
                 final_ND[prompt_R[rows]], delta_RD, weights.ln_f_gain, epsilon
             )
-            logits_RV = packed.unembed.delta(normed_RD)
+            logits_RV = engine.packed.unembed.delta(normed_RD)
             for some in tiles(len(logits_RV), READING_ROWS):
                 change_R = reading.change(logits_RV[some], prompt_R[rows][some])
                 out[rows][some] = change_R.float()
@@ -92,6 +86,6 @@ def _vocabulary(
     return change
 
 
-def _final_layernorm(model: GPT2, final_ND: Tensor) -> Tensor:
-    weights, epsilon = model.weights, model.config.layer_norm_epsilon
+def _final_layernorm(engine: Engine, final_ND: Tensor) -> Tensor:
+    weights, epsilon = engine.weights, engine.config.layer_norm_epsilon
     return layernorm(final_ND, weights.ln_f_gain, weights.ln_f_bias, epsilon)

@@ -15,9 +15,8 @@ from torch import Tensor
 
 from ioi_fast.asked.sites import Receiver
 from ioi_fast.engine.both_runs import CellSites
-from ioi_fast.engine.ops import Ops
+from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.wave import Wave
-from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.results.outcome import Advance
 
 Received = dict[Receiver | None, Tensor]  # by receiver; None is the final residual
@@ -56,11 +55,12 @@ class Replays:
     _captured: dict[tuple, _Captured] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, model: GPT2, ops: Ops) -> Replays:
+    def of(cls, engine: Engine) -> Replays:
         """Those of a model on a backend, kept with its packed weights."""
+        ops = engine.ops
         if ops.capture is None:
             return cls(None)
-        return model.made.packed.setdefault(("replays", ops.packing), cls(ops.capture))
+        return engine.model.made.packed.setdefault(("replays", ops.packing), cls(ops.capture))
 
     def run(self, wave: Wave, receivers: Sequence[Receiver] | None, advance: Advance) -> Received:
         """What a wave brings to its receivers, or to the final residual."""

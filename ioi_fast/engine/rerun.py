@@ -12,13 +12,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.mlp import add_mlp_delta, mlp_delta
-from ioi_fast.engine.ops import Ops
 from ioi_fast.engine.overwrites import Put, Puts, head_table
-from ioi_fast.engine.packing import Packed
 from ioi_fast.engine.tail import LayerBase, Tail, live_rows, of_heads
 from ioi_fast.kernels.reference import Linear
-from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.plan.rerun_variants import LayerStates
 
 # When a variant begins to differ: (layer, 0) as the layer begins, (layer, 1) inside it.
@@ -29,9 +27,7 @@ Start = tuple[int, int]
 class Rerun:
     """Runs variants from their first overwritten site to the final residual."""
 
-    model: GPT2
-    packed: Packed
-    ops: Ops
+    engine: Engine
     tail: Tail
     layers: Mapping[int, LayerBase]
     live: Mapping[int, Sequence[int]] | None = None  # heads that are not frozen at every cell
@@ -44,12 +40,12 @@ class Rerun:
         """
         if (name, layer) in self.products and heads.tolist() == list(self.live[layer]):
             return self.products[name, layer]
-        block, H = self.model.weights.blocks[layer], self.model.config.n_head
+        block, H = self.engine.weights.blocks[layer], self.engine.config.n_head
         if name == "qkv":
             weight = block.w_qkv.unflatten(1, (3, H, -1))[:, :, heads].flatten(1)
         else:
             weight = block.w_o.unflatten(0, (H, -1))[heads].flatten(0, 1)
-        product = self.ops.exact.linear(weight, None)  # small: bf16 would save nothing
+        product = self.engine.ops.exact.linear(weight, None)  # small: bf16 would save nothing
         if self.live is not None and heads.tolist() == list(self.live[layer]):
             self.products[name, layer] = product
         return product
@@ -62,7 +58,7 @@ class Rerun:
         With `states` by layer, variants that are alike so far are carried once, and what comes back
         are the states after the last layer.
         """
-        last = self.model.config.n_layer - 1
+        last = self.engine.config.n_layer - 1
         delta_PMD = self._zeros(len(starts)) if states is None else None
         for layer in range(starts[0][0], last + 1):
             delta_PMD, chosen = self._states(delta_PMD, layer, starts, states)
@@ -86,7 +82,7 @@ class Rerun:
         return delta_PMD
 
     def _zeros(self, variants: int) -> Tensor:
-        M, D = len(self.tail.in_orig), self.model.config.n_embd
+        M, D = len(self.tail.in_orig), self.engine.config.n_embd
         return torch.zeros(variants, M, D, dtype=torch.float32)
 
     def _states(
@@ -156,13 +152,13 @@ class LayerRun:
         run, base = self.rerun, self.rerun.layers[self.layer]
         if base.mid is not None or not delta.is_contiguous() or not live_rows(delta).all():
             return delta.add_(self._mlp(delta))
-        add_mlp_delta(run.model, run.packed, run.ops, self.layer, base.resid_mid, base.pre, delta)
+        add_mlp_delta(run.engine, self.layer, base.resid_mid, base.pre, delta)
         return delta
 
     def _mlp(self, delta: Tensor) -> Tensor:
         """Change of the MLP's output, recomputed where its input differs and it is not replaced."""
         run, base = self.rerun, self.rerun.layers[self.layer]
-        mlp = (run.model, run.packed, run.ops, self.layer, base.resid_mid, base.pre)
+        mlp = (run.engine, self.layer, base.resid_mid, base.pre)
         live_PM = live_rows(delta)
         for put in self.puts.get("mlp_out", ()):
             if not put.added:
@@ -195,7 +191,7 @@ class LayerRun:
         puts, mixed = list(self._puts_of("z", heads=heads)), self._mixing(len(delta))
         if mixed == len(delta):
             return self._saw("z", self._mixed(delta, heads, puts)), heads
-        shape = (*self._ends(delta).shape[:2], len(heads), self.rerun.model.config.d_head)
+        shape = (*self._ends(delta).shape[:2], len(heads), self.rerun.engine.config.d_head)
         delta_z = delta.new_zeros(shape)
         if mixed:
             some = slice(mixed)
@@ -211,7 +207,7 @@ class LayerRun:
 
     def heads(self) -> list[int]:
         """Heads that can differ: those overwritten and, once a variant has begun, all live ones."""
-        everything, live = range(self.rerun.model.config.n_head), self.rerun.live
+        everything, live = range(self.rerun.engine.config.n_head), self.rerun.live
         named = [put.heads for site in ("q", "k", "v", "z") for put in self.puts.get(site, ())]
         if any(heads is None for heads in named) or (self.begun and live is None):
             return list(everything)
@@ -221,7 +217,7 @@ class LayerRun:
     def _mixed(self, delta: Tensor, heads: Tensor, puts: Sequence[Put]) -> Tensor:
         """Change of z by rows, with what is put there, [P, M or N, heads, K]."""
         run, tail = self.rerun, self.rerun.tail
-        base, shape = run.layers[self.layer], (len(heads), run.model.config.d_head)
+        base, shape = run.layers[self.layer], (len(heads), run.engine.config.d_head)
         dq, dk, dv = self._projections(delta, heads)
         dq = self._put("q", dq, heads=heads)
         dk, dv = (
@@ -231,10 +227,10 @@ class LayerRun:
         dq = dq.flatten(2)[:, :, None] if self.at_end else tail.slots(dq.flatten(2))
         instead = [put for put in puts if not put.added]
         table = head_table(instead, (*self._ends(delta).shape[:2], *shape), tail, self.at_end)
-        delta_z = run.ops.attention_delta(
+        delta_z = run.engine.ops.attention_delta(
             *(of_heads(rows, heads) for rows in (base.q, base.k, base.v)),
             *(slots.unflatten(-1, shape) for slots in (dq, dk, dv)),
-            run.model.config.attention_scale(self.layer),
+            run.engine.config.attention_scale(self.layer),
             tail.end[:, None] if self.at_end else tail.at.clamp(min=0),
             tail.at,
             *table,
@@ -247,12 +243,12 @@ class LayerRun:
 
     def _projections(self, delta: Tensor, heads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Changes of q [P, M or N, heads, K], k and v [P, M, heads, K] before overwriting."""
-        run, config = self.rerun, self.rerun.model.config
+        run, config = self.rerun, self.rerun.engine.config
         (P, M, _), shape = delta.shape, (len(heads), config.d_head)
         parts = []
         if self.begun:
-            block = run.model.weights.blocks[self.layer]
-            normed = run.ops.layernorm_delta(
+            block = run.engine.weights.blocks[self.layer]
+            normed = run.engine.ops.layernorm_delta(
                 run.layers[self.layer].resid_pre,
                 delta[: self.begun],
                 block.ln_1_gain,
@@ -273,7 +269,7 @@ class LayerRun:
         parts, D = [], normed.shape[-1]
         for name in ("q", "kv") if self.at_end else ("qkv",):
             rows = self._ends(normed) if name == "q" else normed
-            product = self.rerun.packed.linear(self.layer, name).delta(rows.reshape(-1, D))
+            product = self.rerun.engine.packed.linear(self.layer, name).delta(rows.reshape(-1, D))
             parts += product.view(*rows.shape[:2], -1).split(D, -1)
         return parts
 
@@ -286,10 +282,11 @@ class LayerRun:
 
     def _write(self, delta_z: Tensor, heads: Tensor) -> Tensor:
         """δz of some heads [P, R, heads, K] times their rows of W_O."""
-        run, config = self.rerun, self.rerun.model.config
+        run, config = self.rerun, self.rerun.engine.config
         rows = delta_z.flatten(2)
         if len(heads) == config.n_head:
-            product = run.packed.linear(self.layer, "o").delta(rows.reshape(-1, config.n_embd))
+            whole = run.engine.packed.linear(self.layer, "o")
+            product = whole.delta(rows.reshape(-1, config.n_embd))
             return product.view(*rows.shape[:2], -1)
         product = run.of_heads("o", self.layer, heads).delta(rows.flatten(0, 1))
         return product.view(*rows.shape[:2], -1)

@@ -14,16 +14,14 @@ from ioi_fast.asked.positions import Position
 from ioi_fast.asked.prompts import PromptPairs, first_changed
 from ioi_fast.asked.sites import BEFORE, SITES
 from ioi_fast.engine.clean_run import Ablated, CleanRun, Grid, LayerState, Replaced, tiles
+from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.new_run import NewRun
-from ioi_fast.engine.ops import Ops
 from ioi_fast.engine.overwrites import Put, Site
-from ioi_fast.engine.packing import Packed
 from ioi_fast.engine.placement import on_host, pairs_here, position_here
 from ioi_fast.engine.readout import read_out
 from ioi_fast.engine.rerun import Rerun
 from ioi_fast.engine.sources import Means, Sources, clean_run_of_new, mean_tables, site_of
 from ioi_fast.engine.tail import LayerBase, Tail
-from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.plan.of_reruns import Asked
 from ioi_fast.plan.rerun_variants import RerunVariant, shared_states
 from ioi_fast.results.outcome import Advance, Outcome
@@ -34,58 +32,33 @@ Values = dict[tuple[str, int, str], Tensor]
 EVERYWHERE = Position("all", None, None)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Fast:
-    """A model with what runs it."""
-
-    model: GPT2
-    packed: Packed
-    ops: Ops
-
-    @classmethod
-    def of(cls, model: GPT2, ops: Ops) -> Fast:
-        """The model with its weights as these operations want them."""
-        return cls(model, Packed.of(model, ops), ops)
-
-    @property
-    def exact(self) -> Fast:
-        """What runs the two runs, which are fp32 in every precision."""
-        return Fast.of(self.model, self.ops.exact)
-
-
 @torch.no_grad()
 def run(
-    model: GPT2,
+    engine: Engine,
     pairs: PromptPairs,
     mean_pairs: PromptPairs,
     asked: Asked,
     metric: Metric,
-    ops: Ops,
     advance: Advance,
 ) -> Outcome:
     """Base metric [N] and change of each variant [P, N], in the caller's order."""
     plan = asked.plan
-    fast = Fast.of(model, ops)
-    exact = fast.exact
+    exact = engine.exact
     base = torch.empty(len(pairs), dtype=torch.float32, device="cpu")
     values = torch.zeros(plan.asked, len(pairs), dtype=torch.float32, device="cpu")
     means = None
     if plan.source in ("mean", "mean_by_form") and plan.sites:
         by_form = plan.source == "mean_by_form"
-        means = mean_tables(
-            model, exact.packed, exact.ops, mean_pairs, by_form, plan.sites, plan.prompts_together
-        )
+        means = mean_tables(exact, mean_pairs, by_form, plan.sites, plan.prompts_together)
     for block in plan.prompt_blocks:
         chosen = on_host(block)
         members = pairs_here(pairs, chosen)
-        ready = _Ready.of(fast, asked, members, chosen, means)
-        values_N, change = read_out(
-            model, exact.packed, exact.ops, members, chosen, metric, ready.final
-        )
+        ready = _Ready.of(engine, asked, members, chosen, means)
+        values_N, change = read_out(exact, members, chosen, metric, ready.final)
         base[chosen] = values_N.cpu()
         for tile in tiles(len(plan.variants), plan.variants_together(len(ready.tail.in_orig))):
             some = plan.variants[tile]
-            states, of_variant = shared_states(some, model.config.n_layer)
+            states, of_variant = shared_states(some, engine.config.n_layer)
             starts = [variant.start for variant in some]
             delta = ready.rerun.run(ready.puts(some), starts, states)[of_variant]
             rows = on_host([variant.index for variant in some])
@@ -112,7 +85,7 @@ class _Ready:
     @classmethod
     def of(
         cls,
-        fast: Fast,
+        engine: Engine,
         asked: Asked,
         pairs: PromptPairs,
         chosen: Tensor,
@@ -120,8 +93,8 @@ class _Ready:
     ) -> _Ready:
         plan, circuit = asked.plan, asked.circuit
         grid = Grid.of(torch.zeros_like(pairs.end), pairs.end)
-        exact = fast.exact
-        orig = CleanRun(exact.model, exact.packed, exact.ops, grid)
+        exact = engine.exact
+        orig = CleanRun(exact, grid)
         positions = {name: position_here(one, chosen) for name, one in asked.positions.items()}
         prompts = [plan.prompts[index] for index in chosen.tolist()]
         tail = Tail.of_cells(grid, [plan.cells(prompt) for prompt in prompts])
@@ -129,16 +102,16 @@ class _Ready:
         new, difference = None, None
         apart, beside = plan.runs_of_new(prompts)
         if apart:
-            new = clean_run_of_new(exact.model, exact.packed, exact.ops, pairs)
+            new = clean_run_of_new(exact, pairs)
         if beside:
             difference = _new_run(exact, grid, pairs)
-        sources = Sources(fast.model.config, pairs, plan.source, means, new)
+        sources = Sources(engine.config, pairs, plan.source, means, new)
         walk = _Walk(exact, asked, orig, tail, sources, places, difference)
         final = walk.run(pairs.orig)
         live = None
         if circuit is not None:
             live = {layer: _live_heads(circuit, layer) for layer in walk.layers}
-        rerun = Rerun(fast.model, fast.packed, fast.ops, tail, walk.layers, live)
+        rerun = Rerun(engine, tail, walk.layers, live)
         return cls(rerun, places, walk.values, walk.frozen, final)
 
     def puts(self, variants: Sequence[RerunVariant]) -> dict[Site, list[Put]]:
@@ -156,7 +129,7 @@ class _Ready:
 
     def _masks(self, variants: Sequence[RerunVariant]) -> dict[tuple[str, int, str], Tensor]:
         """Where each site of each layer is overwritten, [P, M] or [P, M, H]."""
-        M, H = len(self.tail.in_orig), self.rerun.model.config.n_head
+        M, H = len(self.tail.in_orig), self.rerun.engine.config.n_head
         masks: dict[tuple[str, int, str], Tensor] = {}
         for row, variant in enumerate(variants):
             for change in variant.changes:
@@ -172,10 +145,10 @@ def _live_heads(circuit: Circuit, layer: int) -> list[int]:
     return [head.head for head in circuit.roles if head.layer == layer]
 
 
-def _new_run(fast: Fast, grid: Grid, pairs: PromptPairs) -> NewRun:
+def _new_run(engine: Engine, grid: Grid, pairs: PromptPairs) -> NewRun:
     """The new run as a difference, from the first token of each prompt that differs to END."""
     first = first_changed(pairs)
-    return NewRun.of(fast.model, fast.packed, fast.ops, grid, pairs, first, grid.end)
+    return NewRun.of(engine, grid, pairs, first, grid.end)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -204,7 +177,7 @@ class _Walk:
 
     def __init__(
         self,
-        fast: Fast,
+        engine: Engine,
         asked: Asked,
         orig: CleanRun,
         tail: Tail,
@@ -213,7 +186,7 @@ class _Walk:
         difference: NewRun | None,
     ) -> None:
         self._difference, self._new = difference, {}
-        self._fast, self._plan, self._orig = fast, asked.plan, orig
+        self._engine, self._plan, self._orig = engine, asked.plan, orig
         self._circuit = asked.circuit
         self._tail, self._sources, self._places = tail, sources, places
         self.layers: dict[int, LayerBase] = {}
@@ -222,11 +195,7 @@ class _Walk:
 
     def run(self, tokens: Tensor) -> Tensor:
         """The final residual of the base at END, [N, D]."""
-        resid, last = self._orig.embed(tokens), self._fast.model.config.n_layer - 1
-        for layer in range(last + 1):
-            self._sources.step(layer)
-            ablated = self._ablated(layer)
-            state = self._orig.layer(layer, resid, layer == last, ablated)
+        for layer, state, ablated in self._orig.walk(tokens, last_at_end=True, ablated=self._next):
             if self._difference is not None:
                 self._new = self._difference.step(layer, state, state.at_end)
             if layer >= self._plan.first_layer:
@@ -234,18 +203,23 @@ class _Walk:
                 self._keep_values(layer, state)
                 if ablated is not None:
                     self.frozen[layer] = ablated["z"].where[self._tail.in_orig]
-            resid = state.resid_mid + state.mlp_out
+            final = state.resid_post if state.at_end else None
             # Before the next layer's are made.
             del state, ablated
             self._new = {}
-        return resid
+        return final
+
+    def _next(self, layer: int) -> Ablated | None:
+        """Goes on to a layer: what a circuit ablates there."""
+        self._sources.step(layer)
+        return self._ablated(layer)
 
     def _ablated(self, layer: int) -> Ablated | None:
         """Where a circuit ablates z, and what it becomes, by rows of the run."""
         circuit, pairs = self._circuit, self._sources.pairs
         if circuit is None:
             return None
-        grid, config = self._orig.grid, self._fast.model.config
+        grid, config = self._orig.grid, self._engine.config
         where_NTH = torch.ones(grid.N, grid.T, config.n_head, dtype=torch.bool)
         prompts = torch.arange(grid.N)
         for head, role in circuit.nodes:
@@ -273,7 +247,7 @@ class _Walk:
     def _own(self, site: str, layer: int, state: LayerState) -> Tensor:
         """The base's own value at the cells; in the last layer END's, since no other counts."""
         tail = self._tail
-        value = site_of(self._fast.packed, state, site, layer)
+        value = site_of(self._engine.packed, state, site, layer)
         if SITES[site].by_slots:
             at_end = state.at_end and site == "q"
             return value[tail.prompt, 0] if at_end else value[tail.prompt, tail.token]

@@ -6,7 +6,7 @@ their difference to the base.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,27 +17,22 @@ from ioi_fast.asked.positions import Position
 from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.asked.sites import SITES
 from ioi_fast.engine.clean_run import CleanRun, Grid, LayerState, tiles
-from ioi_fast.engine.ops import Ops
+from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.packing import Packed
 from ioi_fast.engine.placement import here, on_host, pairs_here
 from ioi_fast.model.config import GPT2Config
-from ioi_fast.model.gpt2 import GPT2
 
 Means = Mapping[tuple[str, int], MeanTable]
 
 
-def clean_run_of_new(
-    model: GPT2, packed: Packed, ops: Ops, pairs: PromptPairs, T: int | None = None
-) -> CleanRun:
+def clean_run_of_new(engine: Engine, pairs: PromptPairs, T: int | None = None) -> CleanRun:
     """The new prompts as a run of their own, on T tokens (default: those up to the last END)."""
     grid = Grid.of(torch.zeros_like(pairs.new_end), pairs.new_end, T)
-    return CleanRun(model, packed, ops, grid)
+    return CleanRun(engine, grid)
 
 
 def mean_tables(
-    model: GPT2,
-    packed: Packed,
-    ops: Ops,
+    engine: Engine,
     pairs: PromptPairs,
     by_form: bool,
     sites: set[tuple[str, int]],
@@ -54,11 +49,8 @@ def mean_tables(
     for some in tiles(len(pairs), together):
         chosen = on_host(range(len(pairs))[some])
         members = pairs_here(pairs, chosen)
-        run = clean_run_of_new(model, packed, ops, members, T)
-        resid = run.embed(members.new)
-        for layer in range(last + 1):
-            state = run.layer(layer, resid, end_only=False)
-            resid = state.resid_mid + state.mlp_out
+        run = clean_run_of_new(engine, members, T)
+        for layer, state, _ in run.walk(members.new, last + 1):
             for name in {"z", "mlp_out"}:
                 if (name, layer) in sites:
                     value = run.grid.spread(getattr(state, name).flatten(1))
@@ -87,18 +79,17 @@ class Sources:
     means: Means | None = None
     new: CleanRun | None = None
     argument: str = "source"  # that errors name
+    _walk: Iterator | None = None
     _state: LayerState | None = None
 
     def step(self, layer: int) -> None:
-        """Goes on to a layer."""
+        """Goes on to a layer, one after the other."""
         if self.new is None:
             return
-        if self._state is None:
-            resid = self.new.embed(self.pairs.new)
-        else:
-            resid = self._state.resid_mid + self._state.mlp_out
+        if self._walk is None:
+            self._walk = self.new.walk(self.pairs.new)
         self._state = None  # before the next layer's is made
-        self._state = self.new.layer(layer, resid, end_only=False)
+        _, self._state, _ = next(self._walk)
 
     def value(
         self, site: str, layer: int, position: Position, where_NT: Tensor, run: str = "orig"
@@ -120,7 +111,7 @@ class Sources:
         return self._by_head(site, value)
 
     def _new_site(self, site: str, layer: int) -> Tensor:
-        value = site_of(self.new.packed, self._state, site, layer)
+        value = site_of(self.new.engine.packed, self._state, site, layer)
         if SITES[site].by_slots:
             return value
         return self._by_head(site, self.new.grid.spread(value.flatten(1)))

@@ -14,30 +14,26 @@ from torch import Tensor
 
 from ioi_fast.asked.sites import Receiver
 from ioi_fast.engine.both_runs import CellSites
+from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.mlp import add_mlp_delta
-from ioi_fast.engine.ops import Ops
-from ioi_fast.engine.packing import Packed
 from ioi_fast.engine.wave_steps import WaveStep
 from ioi_fast.kernels.reference import Linear
 from ioi_fast.kernels.torch_ops import rows_product
-from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.plan.work import Variant, begun_before
 
 
-def input_of_head(model: GPT2, ops: Ops, layer: int, site: str, head: int) -> Linear:
+def input_of_head(engine: Engine, layer: int, site: str, head: int) -> Linear:
     """The product that makes "q", "k" or "v" of a head from a layer's normalised input."""
-    columns = model.weights.blocks[layer].w_qkv.unflatten(1, (3, model.config.n_head, -1))
+    columns = engine.weights.blocks[layer].w_qkv.unflatten(1, (3, engine.config.n_head, -1))
     # Small: bf16 would save nothing.
-    return ops.exact.linear(columns[:, "qkv".index(site), head], None)
+    return engine.ops.exact.linear(columns[:, "qkv".index(site), head], None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Wave:
     """The first phase for variants that are ordered by first layer; a value is [P, C, …]."""
 
-    model: GPT2
-    packed: Packed
-    ops: Ops
+    engine: Engine
     sites: CellSites
     variants: Sequence[Variant]
     between: str
@@ -46,22 +42,20 @@ class Wave:
     @classmethod
     def of(
         cls,
-        model: GPT2,
-        packed: Packed,
-        ops: Ops,
+        engine: Engine,
         sites: CellSites,
         variants: Sequence[Variant],
         between: str,
     ) -> Wave:
         """The wave of some variants over what both runs left at the cells."""
-        layers = range(model.config.n_layer)
+        layers = range(engine.config.n_layer)
         steps = [WaveStep.of(layer, variants, sites) for layer in layers]
-        return cls(model, packed, ops, sites, variants, between, steps)
+        return cls(engine, sites, variants, between, steps)
 
     def layers(self, receivers: Sequence[Receiver] | None) -> range:
         """The layers that it walks to receivers, or to the logits."""
         if receivers is None:
-            return range(self.variants[0].start[0], self.model.config.n_layer)
+            return range(self.variants[0].start[0], self.engine.config.n_layer)
         return range(max(receiver.node.layer for receiver in receivers) + 1)
 
     def to_logits(self, advance: Callable[[int], None]) -> Tensor:
@@ -96,7 +90,7 @@ class Wave:
 
         P are the variants that begin in an earlier layer.
         """
-        delta_PCD, last = self._start(), self.model.config.n_layer - 1
+        delta_PCD, last = self._start(), self.engine.config.n_layer - 1
         for layer in range(last + 1):
             begun = begun_before(layer, self.variants)
             if begun:
@@ -116,33 +110,33 @@ class Wave:
         by_head = [receiver for receiver in receivers if receiver.of_head]
         if not by_head:
             return {}
-        config = self.model.config
+        config = self.engine.config
         begun, (P, C, _) = begun_before(layer, self.variants), delta_PCD.shape
         received = {receiver: delta_PCD.new_zeros(P, C, config.d_head) for receiver in by_head}
         if not begun:
             return received
         normed = self._normed(layer, delta_PCD[:begun])
         for receiver, value_PCK in received.items():
-            product = input_of_head(self.model, self.ops, layer, receiver.site, receiver.node.head)
+            product = input_of_head(self.engine, layer, receiver.site, receiver.node.head)
             value_PCK[:begun] = rows_product(normed, product)
         return received
 
     def _normed(self, layer: int, delta_PCD: Tensor) -> Tensor:
-        gain = self.model.weights.blocks[layer].ln_1_gain
-        epsilon = self.model.config.layer_norm_epsilon
+        gain = self.engine.weights.blocks[layer].ln_1_gain
+        epsilon = self.engine.config.layer_norm_epsilon
         resid_pre = self.sites.resid_pre[layer]
-        return self.ops.layernorm_delta(resid_pre, delta_PCD, gain, epsilon)
+        return self.engine.ops.layernorm_delta(resid_pre, delta_PCD, gain, epsilon)
 
     def _write_heads(self, layer: int, delta_PCD: Tensor) -> None:
         """Adds what the senders among the layer's heads write: δz·W_O, once per head."""
         writes = self.steps[layer].writes
         if writes is None:
             return
-        config = self.model.config
-        w_o = self.model.weights.blocks[layer].w_o
+        config = self.engine.config
+        w_o = self.engine.weights.blocks[layer].w_o
         w_o_HKD = w_o.view(config.n_head, config.d_head, config.n_embd)
         rows, heads = writes
-        self.ops.head_write(delta_PCD, rows, self.sites.delta_z[layer], heads, w_o_HKD)
+        self.engine.ops.head_write(delta_PCD, rows, self.sites.delta_z[layer], heads, w_o_HKD)
 
     def _write_mlps(self, layer: int, delta_PCD: Tensor) -> None:
         """Adds the layer's MLP: recomputed where it is not itself a sender of the group."""
@@ -167,4 +161,4 @@ class Wave:
 
     def _add_mlp(self, layer: int, delta_PCD: Tensor) -> None:
         resid_mid, pre = self.sites.resid_mid[layer], self.sites.pre[layer]
-        add_mlp_delta(self.model, self.packed, self.ops, layer, resid_mid, pre, delta_PCD)
+        add_mlp_delta(self.engine, layer, resid_mid, pre, delta_PCD)

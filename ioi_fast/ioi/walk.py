@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ioi_fast.engine import ops
 from ioi_fast.engine.clean_run import CleanRun, Grid, LayerState, tiles
-from ioi_fast.engine.packing import Packed
+from ioi_fast.engine.engine import Engine
 from ioi_fast.kernels import reference
 from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.own_settings import own_settings
@@ -60,14 +60,16 @@ def walk(model: GPT2, tokens: Tensor, layers: int | None = None) -> Iterator[Wal
     model.check_tokens(tokens)
     model = model.to(device="cpu", dtype=torch.float32)
     table, (N, T) = ops.cpu(), tokens.shape
-    packed = Packed.of(model, table)
+    engine = Engine.of(model, table)
     for some in tiles(N, max(1, TOKENS_PER_BLOCK // T)):
         members = tokens[some]
         end = torch.full((len(members),), T - 1)
-        run = CleanRun(model, packed, table, Grid.of(torch.zeros_like(end), end))
-        resid = run.embed(members)
-        for layer in range(model.config.n_layer if layers is None else layers):
+        run = CleanRun(engine, Grid.of(torch.zeros_like(end), end))
+        walking = run.walk(members, layers)
+        while True:
             with own_settings(), table.workspace():
-                state = run.layer(layer, resid, end_only=False)
-            resid = state.resid_mid + state.mlp_out
+                step = next(walking, None)
+            if step is None:
+                break
+            layer, state, _ = step
             yield Walked(model, layer, some, state, T)

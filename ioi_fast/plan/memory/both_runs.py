@@ -146,10 +146,10 @@ def clean_runs(ledger: Ledger, asked: Asked, waves: bool) -> None:
         ablated = _knocked_values(ledger, asked, asked.orig, here)
         at_end = at == config.n_layer - 1
         state = runs.layer(ledger, config, asked.orig, at_end, {one.site for one in here})
-        after = ledger.take(state.rows * D)
         kept = 0
         if keeper is not None:
             kept = keeper.layer(ledger, at, state, here)
+        after = ledger.take(state.rows * D)
         runs.give(ledger, state)
         ledger.take(kept)
         ledger.give(resid + ablated)

@@ -22,7 +22,7 @@ _KEPT = 1.75
 # (kernels/row_blocks.py), and rows of a product at a time.
 _ON_THE_WAY, _FLOATS, _PRODUCT_ROWS = 12, 1 << 17, 256
 # What plans hold of a prompt in integers, and what looks at all its tokens before a call runs.
-_OF_A_PROMPT, _OF_A_TOKEN = 600, 20
+_OF_A_PROMPT, _OF_A_TOKEN = 800, 20
 
 
 def of_prompts(lasts: Sequence[int], variants: int) -> int:

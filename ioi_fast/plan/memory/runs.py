@@ -139,18 +139,17 @@ def means(
     table, known = forms * T * D, set()
     for first in range(0, len(last), together):
         tokens = Rows.up_to(last[first : first + together], T)
-        resid = embed(ledger, config, tokens)
-        for at in range(max(layer for _, layer in sites) + 1):
+        resid, layers = embed(ledger, config, tokens), max(layer for _, layer in sites) + 1
+        for at in range(layers):
             state = layer(ledger, config, tokens, at_end=False)
-            after = ledger.take(tokens.rows * D)
             for site in {("z", at), ("mlp_out", at)} & set(sites):
                 _mean_table(ledger, tokens.slots * D, tokens.unlike, table, forms)
                 ledger.take(0 if site in known else table)
                 known.add(site)
+            after = ledger.take(tokens.rows * D if at + 1 < layers else 0)
             give(ledger, state)
             ledger.give(resid)
             resid = after
-        ledger.give(resid)
 
 
 def _mean_table(ledger: Ledger, slots: int, unlike: bool, table: int, forms: int) -> None:

@@ -1,0 +1,23 @@
+"""Runs a file of tests/in_interpreter in a process of its own, as Triton's interpreter needs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+FOLDER = Path(__file__).parents[1] / "in_interpreter"
+FILES = sorted(path.name for path in FOLDER.glob("test_*.py"))
+# Of single kernels; the others are of whole calls. Each half has a worker of its own.
+OF_KERNELS = ("test_kernels.py", "test_memory_of_kernels.py", "test_repeats.py", "test_tf32.py")
+
+
+def run_in_the_interpreter(file: str) -> None:
+    """Raises AssertionError unless every test of the file passes."""
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    flags = ["-P", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    command = [sys.executable, *flags, str(FOLDER / file)]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=880)
+    # pytest exits with 5 where it finds no test
+    assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
