@@ -10,29 +10,29 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 
 import torch
-from torch import Tensor
 
 from ioi_fast.benchmarks import roofline
-from ioi_fast.benchmarks.gpu.clock import Clock, Run
+from ioi_fast.benchmarks.gpu.clock import Clock
 from ioi_fast.benchmarks.gpu.kernels import peers as kernel_peers
+from ioi_fast.benchmarks.gpu.kernels import tuning
+from ioi_fast.benchmarks.gpu.kernels.alone import (
+    kernels_of,
+    launched_on,
+    meant,
+    precisions_of,
+)
 from ioi_fast.benchmarks.gpu.kernels.costs import cost, work
-from ioi_fast.benchmarks.gpu.kernels.peers import Given
 from ioi_fast.benchmarks.gpu.kernels.shapes import Call, calls_of, heaviest, recorded_on
 from ioi_fast.benchmarks.gpu.part_files import rows_of
 from ioi_fast.benchmarks.gpu.setting import PRECISIONS, Setting
 from ioi_fast.benchmarks.gpu.units import Allowance, Row, Unit
-from ioi_fast.kernels import launch_tables
-from ioi_fast.kernels.triton_launch import Launch
 
 JOBS = ("J1", "J1 at N=100", "J2", "J3", "J4", "J5")
 # What jobs launch; of knock-outs no head writes alone.
 LAUNCHED = ("layernorm_delta", "readout_delta", "head_write", "mlp_in_delta", "attention_delta")
-IN_EVERY_PRECISION = ("mlp_in_delta", "attention_delta")
 # Largest error over the largest value that is promised of one kernel.
 PROMISED = {"fp32": 1e-5, "tf32": 5e-3, "bf16": 1e-2}
 MOST = 50  # repeats
@@ -47,8 +47,6 @@ def units(setting: Setting) -> Iterator[Unit]:
     if not setting.tune:
         yield from measures
         return
-    from ioi_fast.benchmarks.gpu.kernels import tuning
-
     yield tuning.compiled_ahead(setting)
     yield from measures
     yield from tuning.units(setting, jobs)
@@ -65,11 +63,6 @@ def units_of(setting: Setting, name: str, first: bool) -> Iterator[Unit]:
             if precision == PRECISIONS[0] or first or not setting.dry:
                 run = unit_of(setting, name, operation, precision)
                 yield Unit(f"{operation} {name} {precision}", run, FIRST if first else 1.0)
-
-
-def precisions_of(setting: Setting, operation: str) -> tuple[str, ...]:
-    """Those that change an operation."""
-    return setting.precisions if operation in IN_EVERY_PRECISION else PRECISIONS[:1]
 
 
 def shapes(setting: Setting, name: str) -> Row:
@@ -100,11 +93,6 @@ def unit_of(setting: Setting, name: str, operation: str, precision: str) -> Call
     return run
 
 
-def launched_on(device: torch.device) -> AbstractContextManager:
-    """While it is open kernels are launched on a device."""
-    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
-
-
 def measured(setting: Setting, call: Call, precision: str, allowance: Allowance) -> Row:
     """Error and times of one call's kernels, and of the same by others."""
     clock, given = Clock(setting.device), call.inputs(setting.device)
@@ -123,63 +111,6 @@ def measured(setting: Setting, call: Call, precision: str, allowance: Allowance)
         found |= kernel_peers.beside_sdpa(clock, *asked)
     no_time = allowance.left <= 0
     return found | kernel_peers.beside_compiled(clock, call.operation, *asked, no_time)
-
-
-def meant(precision: str, dry: bool) -> str:
-    """The kernels' own name of a precision; bf16 has no arithmetic in the interpreter."""
-    return {"fp32": "ieee", "tf32": "tf32", "bf16": "rounded" if dry else "bf16"}[precision]
-
-
-def kernels_of(
-    operation: str, given: Given, precision: str, tile: Launch | None = None
-) -> tuple[Tensor, Run]:
-    """What an operation gives, and its kernels alone, which can be run again and again.
-
-    They read and write the same memory each time. A tile takes the place of the engine's choice.
-    """
-    from ioi_fast.kernels import triton_ops
-
-    launch, launched = triton_ops.launch_kernel, []
-
-    def seen(*one: object, **named: object) -> None:
-        launched.append((one, named))
-        launch(*one, **named)
-
-    taken = nullcontext()
-    if tile is not None:
-        taken = replaced(launch_tables, "tuned", lambda *asked: tile)
-    run = operation_of(operation, given, precision)
-    with replaced(triton_ops, "launch_kernel", seen), taken:
-        out = run().clone()
-
-    def again() -> None:
-        for one, named in launched:
-            launch(*one, **named)
-
-    return out, again
-
-
-def operation_of(operation: str, given: Given, precision: str) -> Callable[[], Tensor]:
-    """An operation on inputs of its own, with weights as the engine holds them."""
-    from ioi_fast.kernels import triton_ops
-
-    own = kernel_peers.private(given)
-    if operation in IN_EVERY_PRECISION:
-        own["precision"] = precision
-    if operation == "mlp_in_delta":
-        own["weight_DF"] = triton_ops.linear(own["weight_DF"], None, precision).weight
-    return partial(getattr(triton_ops, operation), **own)
-
-
-@contextmanager
-def replaced(module: object, name: str, by: object) -> Iterator[None]:
-    """While it is open a module has something else under a name."""
-    before = getattr(module, name)
-    setattr(module, name, by)
-    try:
-        yield
-    finally:
-        setattr(module, name, before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,8 +154,6 @@ def line(row: Row) -> str:
     if "shapes_of" in row:
         return f"{sum(row['calls'].values())} calls, {sum(row['different'].values())} shapes"
     if "job" not in row:
-        from ioi_fast.benchmarks.gpu.kernels import tuning
-
         return tuning.line(row)
     if not row["launches"]:
         return "not launched there"

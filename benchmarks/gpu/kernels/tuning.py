@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from ioi_fast.benchmarks.gpu.clock import Clock
-from ioi_fast.benchmarks.gpu.kernels import part as kernels
+from ioi_fast.benchmarks.gpu.kernels import alone as kernels
 from ioi_fast.benchmarks.gpu.kernels.costs import work
 from ioi_fast.benchmarks.gpu.kernels.peers import error_of, exact
 from ioi_fast.benchmarks.gpu.kernels.shapes import Call, calls_of
