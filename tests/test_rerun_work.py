@@ -13,6 +13,7 @@ from small_models import ragged_pairs, shifted_pairs, tiny_model
 from ioi_fast import Circuit, GPT2Config, ablate, activation_patch, explain
 from ioi_fast.asked.nodes import Head
 from ioi_fast.engine.ops import Ops
+from ioi_fast.plan.budget import counted, fitted
 from ioi_fast.plan.rerun_flops import FlopCount
 from ioi_fast.plan.rerun_variants import Change, RerunPrompt, RerunVariant, shared_states
 from ioi_fast.plan.reruns import RerunPlan, plan_reruns
@@ -29,8 +30,12 @@ def head(layer: int, index: int, position: str = "END", site: str = "z") -> Chan
     return Change(layer, site, index, position)
 
 
-def planned(*variants: tuple[Change, ...], prompts=None, **more: object) -> RerunPlan:
-    return plan_reruns(SMALL, prompts or [prompt()], NAMES, variants, **{"source": "zero"} | more)
+def planned(
+    *variants: tuple[Change, ...], prompts=None, max_memory: int | None = None, **more: object
+) -> RerunPlan:
+    asked = {"source": "zero"} | more
+    plan = plan_reruns(SMALL, prompts or [prompt()], NAMES, variants, **asked)
+    return counted(fitted(plan, max_memory))
 
 
 def test_cells_are_those_from_the_first_change_on() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Protocol
 
 from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.calls.ablate import ablate, checked_ablations
@@ -15,21 +14,10 @@ from ioi_fast.calls.path_patch import checked_patch, path_patch
 from ioi_fast.calls.surroundings import check_progress, surroundings
 from ioi_fast.engine import ops
 from ioi_fast.model.gpt2 import GPT2
+from ioi_fast.plan.budget import Plan, counted
 from ioi_fast.plan.memory.room import Room
 from ioi_fast.plan.of_paths import plan_of_pair_sweep, plan_of_path_patch
 from ioi_fast.plan.of_reruns import plan_of_ablations, plan_of_activation_patch
-
-
-class Plan(Protocol):
-    """What a call will do, in integers; prints as a table of rows, bytes and FLOPs."""
-
-    @property
-    def flops(self) -> int:
-        """Every product that the definition makes unavoidable."""
-
-    @property
-    def peak_bytes(self) -> int:
-        """Estimate of the growth of memory during the call, packed weights not counted."""
 
 
 def explain(call: Callable, model: GPT2, pairs: PromptPairs, **arguments: object) -> Plan:
@@ -57,7 +45,7 @@ def explain(call: Callable, model: GPT2, pairs: PromptPairs, **arguments: object
             reason = "backend is 'reference'"
         if reason:
             raise ValueError(f"call: only the fast path has a plan, and {reason}")
-        return make()
+        return counted(make())
 
 
 # Each checks the arguments of its call and returns what makes the plan.

@@ -14,7 +14,6 @@ from ioi_fast.asked.circuit_files import load_circuit
 from ioi_fast.asked.prompt_files import load_prompts
 from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.calls.backends import BACKENDS, PRECISIONS
-from ioi_fast.calls.explain import Plan
 from ioi_fast.commands.targets import check_outputs
 from ioi_fast.ioi.circuits import published_circuit
 from ioi_fast.ioi.dataset import check_drawn, ioi_prompts
@@ -22,6 +21,7 @@ from ioi_fast.model.checkpoint import load
 from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.outside.quoting import quoted
 from ioi_fast.plan.available_memory import check_room
+from ioi_fast.plan.budget import Plan
 
 _PUBLISHED = {"published": "full", "naive": "naive"}
 # Of a result's number: in fp32, where it is made and where it is kept; as Python's, and as text.

@@ -1,4 +1,4 @@
-"""How a plan is cut into blocks of prompts and of senders, so that it fits a memory budget.
+"""Blocks of prompts and of senders that go through the layers together.
 
 Pure Python, no torch.
 """
@@ -6,14 +6,10 @@ Pure Python, no torch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from ioi_fast.plan.memory import path_patches
 from ioi_fast.plan.work import Prompt
 
-if TYPE_CHECKING:
-    from ioi_fast.plan.path_patch import PathPlan
-
+Sizes = tuple[int, int]  # prompts of a block, and variants or rows that are together
 # Tokens of the runs that are in flight at once; more would only cost memory.
 TOKENS_PER_BLOCK = 512
 
@@ -34,27 +30,3 @@ def prompt_blocks(prompts: Sequence[Prompt], size: int) -> tuple[tuple[int, ...]
         chosen.sort(key=lambda i: (prompts[i].end, prompts[i].new_at), reverse=True)
         blocks += [tuple(chosen[i] for i in block) for block in blocks_of(len(chosen), size)]
     return tuple(blocks)
-
-
-def split(plan: PathPlan, max_memory: int | None) -> tuple[int, int]:
-    """Prompts and senders of a block: halves the larger share until the block fits."""
-    prompts = plan.prompts
-    tokens = max(prompt.last for prompt in prompts) + 1
-    size = max(1, min(len(prompts), TOKENS_PER_BLOCK // tokens))
-    width = max(1, len(plan.variants))
-
-    def needed() -> int:
-        blocks = {tuple(prompts[i] for i in block) for block in prompt_blocks(prompts, size)}
-        return max(path_patches.of_block(plan, block, width) for block in blocks)
-
-    while max_memory is not None and needed() > max_memory:
-        if size == 1 and width == 1:
-            raise ValueError(
-                f"max_memory must be at least {needed()} bytes for one prompt and one sender, "
-                f"got {max_memory}"
-            )
-        if width > 1 and (size == 1 or width * plan.config.n_embd > tokens * plan.config.d_mlp):
-            width = (width + 1) // 2
-        else:
-            size = (size + 1) // 2
-    return size, width

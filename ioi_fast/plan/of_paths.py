@@ -9,6 +9,7 @@ from ioi_fast.asked.metrics import Metric, vocabulary_tensors
 from ioi_fast.asked.positions import Position
 from ioi_fast.asked.prompts import PromptPairs, first_changed
 from ioi_fast.model.gpt2 import GPT2
+from ioi_fast.plan.budget import fitted
 from ioi_fast.plan.memory.room import Room
 from ioi_fast.plan.pair_sweep import PairPlan, plan_pairs
 from ioi_fast.plan.path_patch import PathPlan, plan_path_patch
@@ -24,7 +25,7 @@ def plan_of_path_patch(
     room: Room | None = None,
 ) -> PathPlan:
     """The plan of a path patch; raises ValueError for too small a max_memory."""
-    return plan_path_patch(
+    plan = plan_path_patch(
         model.config,
         _prompts(pairs, patch.position, patch.receivers is None, patch.knock_out),
         patch.senders,
@@ -35,9 +36,9 @@ def plan_of_path_patch(
         knocked=[Knocked(*one.site, one.position.everywhere) for one in patch.knock_out.ablations],
         knock_source=patch.knock_out.source,
         forms=_forms(pairs, patch.knock_out),
-        max_memory=max_memory,
         room=room,
     )
+    return fitted(plan, max_memory)
 
 
 def plan_of_pair_sweep(
@@ -49,16 +50,16 @@ def plan_of_pair_sweep(
     room: Room | None = None,
 ) -> PairPlan:
     """The plan of a sweep; raises ValueError for too small a max_memory."""
-    return plan_pairs(
+    plan = plan_pairs(
         model.config,
         _prompts(pairs, sweep.position, to_logits=False),
         sweep.inputs,
         everywhere=sweep.position.everywhere,
         between=sweep.between,
         vocabulary=vocabulary_tensors(metric),
-        max_memory=max_memory,
         room=room,
     )
+    return fitted(plan, max_memory)
 
 
 def _forms(pairs: PromptPairs, knock_out: KnockOut) -> int:

@@ -14,6 +14,7 @@ from ioi_fast.asked.nodes import Head, Node, Sender
 from ioi_fast.asked.positions import Position, role_position
 from ioi_fast.asked.prompts import PromptPairs, first_changed
 from ioi_fast.model.config import GPT2Config
+from ioi_fast.plan.budget import fitted
 from ioi_fast.plan.memory.room import Room
 from ioi_fast.plan.rerun_variants import Change, RerunPrompt
 from ioi_fast.plan.reruns import RerunPlan, plan_reruns
@@ -129,7 +130,6 @@ def _asked(
         **taken,
         roles=None if circuit is None else circuit.roles,
         vocabulary=vocabulary_tensors(metric),
-        max_memory=max_memory,
         room=room,
     )
-    return Asked(plan, positions, circuit)
+    return Asked(fitted(plan, max_memory), positions, circuit)

@@ -1,4 +1,4 @@
-"""What a sweep over pairs of heads will do, in integers: variants, rows, blocks, FLOPs and bytes.
+"""What a sweep over pairs of heads will do, in integers: variants, rows, blocks and FLOPs.
 
 Pure Python, no torch. Phase one carries every sender once and serves all its receivers; phase two
 reruns each (sender, receiver, input) from the receiver's layer on (paper section 9).
@@ -11,10 +11,9 @@ from dataclasses import dataclass, field, replace
 
 from ioi_fast.asked.nodes import Head, Sender
 from ioi_fast.model.config import GPT2Config
-from ioi_fast.plan.blocks import prompt_blocks
-from ioi_fast.plan.memory import pair_sweeps
+from ioi_fast.plan.blocks import Sizes, prompt_blocks
 from ioi_fast.plan.memory.room import Room
-from ioi_fast.plan.path_patch import LayerWork, rows_table
+from ioi_fast.plan.path_patch import LayerWork, memory_line, rows_table
 from ioi_fast.plan.work import ROWS_PER_TILE, Prompt, Variant, run_flops
 
 # Tokens of a block of prompts: every sender's difference is kept for them.
@@ -36,6 +35,7 @@ class PairPlan:
     prompt_blocks: tuple[tuple[int, ...], ...]
     rows_together: int
     room: Room = field(default_factory=Room)
+    peak_bytes: int | None = None  # of memory, where a budget has counted it
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -145,10 +145,28 @@ class PairPlan:
         return sum(self._runs(layer)[2] for layer in range(self.config.n_layer))
 
     @property
-    def peak_bytes(self) -> int:
-        """Estimate of the growth of memory during the call, packed weights not counted."""
-        blocks = {tuple(self.prompts[i] for i in block) for block in self.prompt_blocks}
-        return max(pair_sweeps.of_block(self, block) for block in blocks)
+    def sizes(self) -> Sizes:
+        """Prompts of a block, and rows that go together, where memory sets no limit."""
+        return max(1, min(len(self.prompts), _TOKENS_KEPT // self._longest)), _ROWS_TOGETHER
+
+    def smaller(self, sizes: Sizes) -> Sizes | None:
+        """Half the prompts, and of one prompt half the rows; None for one of each."""
+        size, rows = sizes
+        if size == 1 and rows == 1:
+            return None
+        size = (size + 1) // 2
+        rows = rows // 2 if size == 1 else rows
+        return size, 1 if rows <= self._longest else rows
+
+    def cut(self, sizes: Sizes) -> PairPlan:
+        """The same plan in blocks of these sizes."""
+        size, rows = sizes
+        blocks = prompt_blocks(self.prompts, size)
+        return replace(self, prompt_blocks=blocks, rows_together=rows)
+
+    @property
+    def _longest(self) -> int:
+        return max(prompt.last for prompt in self.prompts) + 1
 
     def __str__(self) -> str:
         L, H = self.config.n_layer, self.config.n_head
@@ -160,8 +178,7 @@ class PairPlan:
             f"read-out {self.readout_flops / 1e9:.2f} GFLOP "
             f"({'every logit at END' if self.vocabulary else 'answer columns only'})",
             f"floor    {self.flops / 1e9:.2f} GFLOP: what the definition makes unavoidable",
-            f"memory   {self.peak_bytes / 2**20:.0f} MiB at the peak, in "
-            f"{len(self.prompt_blocks)} block(s) of prompts",
+            memory_line(self.peak_bytes, f"{len(self.prompt_blocks)} block(s) of prompts"),
         ]
         return "\n".join(lines)
 
@@ -174,12 +191,9 @@ def plan_pairs(
     everywhere: bool,
     between: str,
     vocabulary: int,
-    max_memory: int | None = None,
     room: Room | None = None,
 ) -> PairPlan:
-    """Splits the prompts to fit the memory; raises ValueError when it is too small for one."""
-    longest = max(prompt.last for prompt in prompts) + 1
-    size = max(1, min(len(prompts), _TOKENS_KEPT // longest))
+    """Every pair of heads, in blocks as large as they may be."""
     whole = PairPlan(
         config=config,
         prompts=tuple(prompts),
@@ -187,18 +201,8 @@ def plan_pairs(
         everywhere=everywhere,
         between=between,
         vocabulary=vocabulary,
-        prompt_blocks=prompt_blocks(prompts, size),
+        prompt_blocks=(tuple(range(len(prompts))),),
         rows_together=_ROWS_TOGETHER,
         room=room or Room(),
     )
-    while max_memory is not None and whole.peak_bytes > max_memory:
-        if size == 1 and whole.rows_together == 1:
-            raise ValueError(
-                f"max_memory must be at least {whole.peak_bytes} bytes for one prompt, "
-                f"got {max_memory}"
-            )
-        size = (size + 1) // 2
-        rows = whole.rows_together // 2 if size == 1 else whole.rows_together
-        rows = 1 if rows <= longest else rows
-        whole = replace(whole, prompt_blocks=prompt_blocks(prompts, size), rows_together=rows)
-    return whole
+    return whole.cut(whole.sizes)

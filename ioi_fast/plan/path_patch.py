@@ -1,4 +1,4 @@
-"""What a path patch will do, in integers: rows, order, blocks, FLOPs and bytes.
+"""What a path patch will do, in integers: rows, order, blocks and FLOPs.
 
 Pure Python, no torch. While attention is frozen positions do not mix, so in the first phase a
 variant lives at the patched cells alone, from its first sender's layer on (paper section 9). From
@@ -13,8 +13,7 @@ from dataclasses import dataclass, field, replace
 from ioi_fast.asked.nodes import Sender
 from ioi_fast.asked.sites import SITES, Receiver, first_reached, place
 from ioi_fast.model.config import GPT2Config
-from ioi_fast.plan.blocks import blocks_of, prompt_blocks, split
-from ioi_fast.plan.memory import path_patches
+from ioi_fast.plan.blocks import TOKENS_PER_BLOCK, Sizes, blocks_of, prompt_blocks
 from ioi_fast.plan.memory.room import Room
 from ioi_fast.plan.work import Knocked, Prompt, Variant, begun_before, run_flops
 
@@ -49,6 +48,7 @@ class PathPlan:
     prompt_blocks: tuple[tuple[int, ...], ...]  # indices of prompts of like length
     variant_blocks: tuple[range, ...]  # into variants
     room: Room = field(default_factory=Room)
+    peak_bytes: int | None = None  # of memory, where a budget has counted it
 
     @property
     def new_until(self) -> tuple[int, int]:
@@ -182,11 +182,30 @@ class PathPlan:
         return sum(self._runs(layer)[2] for layer in range(self.config.n_layer))
 
     @property
-    def peak_bytes(self) -> int:
-        """Estimate of the growth of memory during the call, packed weights not counted."""
-        variants = max((len(block) for block in self.variant_blocks), default=1)
-        blocks = {tuple(self.prompts[i] for i in block) for block in self.prompt_blocks}
-        return max(path_patches.of_block(self, block, variants) for block in blocks)
+    def sizes(self) -> Sizes:
+        """Prompts and senders of a block, where memory sets no limit."""
+        tokens = max(prompt.last for prompt in self.prompts) + 1
+        size = max(1, min(len(self.prompts), TOKENS_PER_BLOCK // tokens))
+        return size, max(1, len(self.variants))
+
+    def smaller(self, sizes: Sizes) -> Sizes | None:
+        """The larger share halved; None for one prompt and one sender."""
+        size, width = sizes
+        if size == 1 and width == 1:
+            return None
+        tokens = max(prompt.last for prompt in self.prompts) + 1
+        if width > 1 and (size == 1 or width * self.config.n_embd > tokens * self.config.d_mlp):
+            return size, (width + 1) // 2
+        return (size + 1) // 2, width
+
+    def cut(self, sizes: Sizes) -> PathPlan:
+        """The same plan in blocks of these sizes."""
+        size, width = sizes
+        return replace(
+            self,
+            prompt_blocks=prompt_blocks(self.prompts, size),
+            variant_blocks=blocks_of(len(self.variants), width),
+        )
 
     def __str__(self) -> str:
         table = rows_table(self.layers(), after=self.receivers is not None)
@@ -201,13 +220,12 @@ class PathPlan:
         )
 
     def _totals(self) -> list[str]:
-        prompts, variants = len(self.prompt_blocks), len(self.variant_blocks)
+        blocks = f"{len(self.prompt_blocks)} block(s) of prompts x {len(self.variant_blocks)}"
         return [
             f"read-out {self.readout_flops / 1e9:.2f} GFLOP "
             f"({'every logit at END' if self.vocabulary else 'answer columns only'})",
             f"floor    {self.flops / 1e9:.2f} GFLOP: what the definition makes unavoidable",
-            f"memory   {self.peak_bytes / 2**20:.0f} MiB at the peak, in {prompts} block(s) of "
-            f"prompts x {variants} of senders",
+            memory_line(self.peak_bytes, f"{blocks} of senders"),
         ]
 
 
@@ -222,6 +240,12 @@ def rows_table(layers: Sequence[LayerWork], after: bool) -> list[str]:
     return [" ".join([f"{row[0]:>5}", *(f"{cell:>10}" for cell in row[1:])]) for row in table]
 
 
+def memory_line(peak_bytes: int | None, blocks: str) -> str:
+    """The line of a plan that says how much memory it takes, and in which blocks."""
+    peak = "" if peak_bytes is None else f"{peak_bytes / 2**20:.0f} MiB at the peak, "
+    return f"memory   {peak}in {blocks}"
+
+
 def plan_path_patch(
     config: GPT2Config,
     prompts: Sequence[Prompt],
@@ -234,13 +258,9 @@ def plan_path_patch(
     knocked: Sequence[Knocked] = (),
     knock_source: str = "zero",
     forms: int = 1,
-    max_memory: int | None = None,
     room: Room | None = None,
 ) -> PathPlan:
-    """Orders the senders by first layer and splits prompts and senders to fit the memory.
-
-    Raises ValueError when max_memory is too small for one prompt and one sender.
-    """
+    """Orders the senders by first layer, in blocks as large as they may be."""
     variants = []
     for index, sender in enumerate(senders):
         reaches = first_reached(sender, receivers, config.n_layer)
@@ -263,9 +283,4 @@ def plan_path_patch(
         variant_blocks=(range(len(variants)),),
         room=room or Room(),
     )
-    size, width = split(whole, max_memory)
-    return replace(
-        whole,
-        prompt_blocks=prompt_blocks(prompts, size),
-        variant_blocks=blocks_of(len(variants), width),
-    )
+    return whole.cut(whole.sizes)

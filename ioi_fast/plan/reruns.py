@@ -1,4 +1,4 @@
-"""What ablations and activation patches ask of reruns, in integers: cells, blocks, FLOPs, memory.
+"""What ablations and activation patches ask of reruns, in integers: cells, blocks, FLOPs.
 
 Pure Python, no torch. Both are the same work: sites take other values and all that follows is
 recomputed (paper section 6). Variants that change the same up to some layer share it.
@@ -13,9 +13,9 @@ from functools import cached_property
 
 from ioi_fast.asked.nodes import Head
 from ioi_fast.model.config import GPT2Config
-from ioi_fast.plan.blocks import prompt_blocks
-from ioi_fast.plan.memory import rerun_plans
+from ioi_fast.plan.blocks import Sizes, prompt_blocks
 from ioi_fast.plan.memory.room import Room
+from ioi_fast.plan.path_patch import memory_line
 from ioi_fast.plan.rerun_flops import FlopCount
 from ioi_fast.plan.rerun_variants import (
     Change,
@@ -50,6 +50,7 @@ class RerunPlan:
     prompt_blocks: tuple[tuple[int, ...], ...]
     rows_together: int
     room: Room = field(default_factory=Room)
+    peak_bytes: int | None = None  # of memory, where a budget has counted it
 
     @property
     def first_layer(self) -> int:
@@ -174,11 +175,21 @@ class RerunPlan:
         return rows, flops
 
     @property
-    def peak_bytes(self) -> int:
-        """Estimate of the growth of memory during the call, packed weights not counted."""
-        tiles = rerun_plans.Tiles(self)
-        blocks = {tuple(self.prompts[i] for i in block) for block in self.prompt_blocks}
-        return max(rerun_plans.of_block(self, block, tiles) for block in blocks)
+    def sizes(self) -> Sizes:
+        """Prompts of a block, and rows that go together, where memory sets no limit."""
+        tokens = max(prompt.last for prompt in self.prompts) + 1
+        return max(1, min(len(self.prompts), TOKENS_KEPT // tokens)), ROWS_TOGETHER
+
+    def smaller(self, sizes: Sizes) -> Sizes | None:
+        """Half of both; None for one of each."""
+        size, rows = sizes
+        return None if size == 1 and rows == 1 else ((size + 1) // 2, max(1, rows // 2))
+
+    def cut(self, sizes: Sizes) -> RerunPlan:
+        """The same plan in blocks of these sizes."""
+        size, rows = sizes
+        lengths = [Prompt(prompt.last, prompt.last, 0, True) for prompt in self.prompts]
+        return replace(self, prompt_blocks=prompt_blocks(lengths, size), rows_together=rows)
 
     def key(self, position: str) -> str:
         """Which values at a site a position takes: its own where it stands elsewhere in new."""
@@ -206,8 +217,10 @@ class RerunPlan:
         lines += [
             f"floor    {self.flops / 1e9:.2f} GFLOP with both runs: what the definition makes "
             "unavoidable",
-            f"memory   {self.peak_bytes / 2**20:.0f} MiB at the peak, in "
-            f"{len(self.prompt_blocks)} block(s) of prompts, {self.rows_together} rows at once",
+            memory_line(
+                self.peak_bytes,
+                f"{len(self.prompt_blocks)} block(s) of prompts, {self.rows_together} rows at once",
+            ),
         ]
         return "\n".join(lines)
 
@@ -224,22 +237,16 @@ def plan_reruns(
     mean_last: Sequence[int] = (),
     roles: Mapping[Head, tuple[str, ...]] | None = None,
     vocabulary: int = 0,
-    max_memory: int | None = None,
     room: Room | None = None,
 ) -> RerunPlan:
-    """Orders variants, so that those alike at first stand together, and splits to fit the memory.
-
-    Raises ValueError when max_memory is too small for one prompt and one variant.
-    """
+    """Orders variants, so that those alike at first stand together, in blocks as large as they may
+    be."""
     live = [
         RerunVariant(index, tuple(sorted(changes)))
         for index, changes in enumerate(variants)
         if changes
     ]
     live.sort(key=lambda variant: (variant.start, variant.path))
-    T = max(prompt.last for prompt in prompts) + 1
-    size = max(1, min(len(prompts), TOKENS_KEPT // T))
-    lengths = [Prompt(prompt.last, prompt.last, 0, True) for prompt in prompts]
     whole = RerunPlan(
         config=config,
         asked=len(variants),
@@ -252,17 +259,8 @@ def plan_reruns(
         vocabulary=vocabulary,
         forms=forms,
         mean_last=tuple(mean_last),
-        prompt_blocks=prompt_blocks(lengths, size),
+        prompt_blocks=(tuple(range(len(prompts))),),
         rows_together=ROWS_TOGETHER,
         room=room or Room(),
     )
-    while max_memory is not None and whole.peak_bytes > max_memory:
-        if size == 1 and whole.rows_together == 1:
-            raise ValueError(
-                f"max_memory must be at least {whole.peak_bytes} bytes for one prompt and one "
-                f"variant, got {max_memory}"
-            )
-        rows = max(1, whole.rows_together // 2)
-        size = (size + 1) // 2
-        whole = replace(whole, prompt_blocks=prompt_blocks(lengths, size), rows_together=rows)
-    return whole
+    return whole.cut(whole.sizes)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from ioi_fast import GPT2Config
 from ioi_fast.asked.nodes import parse_senders
 from ioi_fast.asked.sites import parse_receivers
+from ioi_fast.plan.budget import counted, fitted
 from ioi_fast.plan.path_patch import PathPlan, plan_path_patch
 from ioi_fast.plan.work import Prompt
 
@@ -14,11 +15,18 @@ SMALL = GPT2Config()
 TINY = GPT2Config(n_layer=3, n_head=2, n_embd=8, n_inner=20, vocab_size=31, n_positions=99)
 
 
-def planned(config: GPT2Config, prompts, senders: object, **settings: object) -> PathPlan:
+def planned(
+    config: GPT2Config,
+    prompts,
+    senders: object,
+    max_memory: int | None = None,
+    **settings: object,
+) -> PathPlan:
     """The plan of senders as a caller writes them; between="mlps" and a logit difference."""
     settings = {"between": "mlps", "vocabulary": 0, "receivers": "logits", **settings}
     settings["receivers"] = parse_receivers(settings["receivers"], config)
-    return plan_path_patch(config, prompts, parse_senders(senders, config), **settings)
+    plan = plan_path_patch(config, prompts, parse_senders(senders, config), **settings)
+    return counted(fitted(plan, max_memory))
 
 
 @st.composite
