@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ioi_fast.asked.sites import Receiver
 from ioi_fast.engine.tail import Tail
 from ioi_fast.kernels.reference import FROZEN, LIVE
+from ioi_fast.model.config import GPT2Config
 
 # (site, layer), with the names of reference.run.Run; mlp_in is what the MLP reads of resid_mid.
 Site = tuple[str, int]
@@ -54,6 +56,18 @@ class Put:
 
 
 Puts = Mapping[Site, Sequence[Put]]
+
+
+def put_of(config: GPT2Config, receiver: Receiver, value_PCW: Tensor, patched_M: Tensor) -> Put:
+    """What the first phase read of a receiver, [P, C, W], at the patched ones of M cells."""
+    P, _, W = value_PCW.shape
+    value_PMW = value_PCW.new_zeros(P, len(patched_M), W)
+    value_PMW[:, patched_M] = value_PCW
+    if not receiver.of_head:
+        return Put(patched_M[None], value_PMW)
+    head = receiver.node.head
+    where_MH = patched_M[:, None] & (torch.arange(config.n_head) == head)
+    return Put(where_MH[None], value_PMW[:, :, None], (head,))
 
 
 # The table and the sources of attention_delta: int8 [P, N, T', H] and [X, N, T', H, K].

@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 from ioi_fast.asked.metrics import Metric
+from ioi_fast.asked.nodes import Head
 from ioi_fast.asked.prompts import PromptPairs
+from ioi_fast.asked.sites import Receiver
 from ioi_fast.engine.both_runs import clean_runs
 from ioi_fast.engine.clean_run import tiles
 from ioi_fast.engine.engine import Engine
-from ioi_fast.engine.overwrites import Put
+from ioi_fast.engine.overwrites import Put, put_of
 from ioi_fast.engine.path_patch import tail_of, wanted_of
 from ioi_fast.engine.placement import on_host, pairs_here
 from ioi_fast.engine.readout import read_out
@@ -70,19 +72,15 @@ class _Receivers:
         """((input, layer, head), senders, change of the final residual [P, N, D]) by tiles."""
         together = self._work.together(len(self._patched_M))
         for index, site in enumerate(self._work.inputs):
+            receiver = Receiver(Head(layer, head), site)
             product = input_of_head(self._rerun.engine, layer, site, head)
             for some in tiles(len(normed_PCD), together):
                 senders_PCD = normed_PCD[some]
-                puts = {(site, layer): [self._put(head, rows_product(senders_PCD, product))]}
+                puts = {(site, layer): [self._put(receiver, rows_product(senders_PCD, product))]}
                 delta = self._rerun.run(puts, [(layer, 1)] * len(senders_PCD))
                 del puts  # before the next tile's are made
                 yield (index, layer, head), some, delta
                 del delta
 
-    def _put(self, head: int, value_PCK: Tensor) -> Put:
-        P, _, K = value_PCK.shape
-        patched_M, H = self._patched_M, self._rerun.engine.config.n_head
-        value_PMK = value_PCK.new_zeros(P, len(patched_M), K)
-        value_PMK[:, patched_M] = value_PCK
-        where_MH = patched_M[:, None] & (torch.arange(H) == head)
-        return Put(where_MH[None], value_PMK[:, :, None], (head,))
+    def _put(self, receiver: Receiver, value_PCK: Tensor) -> Put:
+        return put_of(self._rerun.engine.config, receiver, value_PCK, self._patched_M)

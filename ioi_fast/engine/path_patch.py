@@ -15,14 +15,13 @@ from ioi_fast.engine.both_runs import Wanted, clean_runs
 from ioi_fast.engine.clean_run import Grid, tiles
 from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.knock_outs import KnockOuts, knock_out_means
-from ioi_fast.engine.overwrites import Put, Site
+from ioi_fast.engine.overwrites import Put, Site, put_of
 from ioi_fast.engine.placement import on_host, pairs_here
 from ioi_fast.engine.readout import read_out
 from ioi_fast.engine.replays import Replays
 from ioi_fast.engine.rerun import Rerun, Start
 from ioi_fast.engine.tail import Tail
 from ioi_fast.engine.wave import Wave
-from ioi_fast.model.config import GPT2Config
 from ioi_fast.plan.path_patch import PathPlan
 from ioi_fast.plan.work import Prompt, tile_variants
 from ioi_fast.results.outcome import Advance, Outcome
@@ -133,22 +132,10 @@ def _puts(
     patched, puts = tail.token <= wanted.at[tail.prompt], _knocked_out(wave)
     for receiver, value in received.items():
         site = (receiver.site, receiver.node.layer)
-        puts.setdefault(site, []).append(_put(wave.engine.config, receiver, value[some], patched))
+        puts.setdefault(site, []).append(put_of(wave.engine.config, receiver, value[some], patched))
     return puts
 
 
 def _knocked_out(wave: Wave) -> dict[Site, list[Put]]:
     """What a knock-out holds where it is in the original run: no difference."""
     return {site: [Put(where[None], None, ())] for site, where in wave.sites.frozen.items()}
-
-
-def _put(config: GPT2Config, receiver: Receiver, value_PCW: Tensor, patched_M: Tensor) -> Put:
-    """What the first phase read of a receiver, at the patched cells of the tail."""
-    P, _, W = value_PCW.shape
-    value_PMW = value_PCW.new_zeros(P, len(patched_M), W)
-    value_PMW[:, patched_M] = value_PCW
-    if not receiver.of_head:
-        return Put(patched_M[None], value_PMW)
-    head = receiver.node.head
-    where_MH = patched_M[:, None] & (torch.arange(config.n_head) == head)
-    return Put(where_MH[None], value_PMW[:, :, None], (head,))
