@@ -128,11 +128,11 @@ def test_operands_that_are_not_rounded_are_seen(monkeypatch) -> None:
 def errors_of(kind: str, monkeypatch: pytest.MonkeyPatch) -> Tensor:
     """Of each variant's change of the logits along two random directions."""
     moved = model().to(device=DEVICE)
-    monkeypatch.setattr("test_bf16_logits.DIRECTIONS", 2)
+    monkeypatch.setattr("changed_logits.DIRECTIONS", 2)
     truth = of_logits(*CALLS[kind], backend="reference", precision="fp64")
-    monkeypatch.setattr("test_bf16_logits.model", lambda: moved)
+    monkeypatch.setattr("changed_logits.model", lambda: moved)
     values = of_logits(*CALLS[kind], backend="triton", precision="tf32")
-    monkeypatch.setattr("test_bf16_logits.model", model)
+    monkeypatch.setattr("changed_logits.model", model)
     return sweep_errors(values, truth)
 
 
