@@ -7,13 +7,13 @@ reruns each (sender, receiver, input) from the receiver's layer on (paper sectio
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from ioi_fast.asked.nodes import Head, Sender
 from ioi_fast.model.config import GPT2Config
 from ioi_fast.plan.blocks import Sizes, prompt_blocks
 from ioi_fast.plan.memory.room import Room
-from ioi_fast.plan.path_patch import LayerWork, memory_line, rows_table
+from ioi_fast.plan.paths import LayerWork, PathsPlan, rows_table
 from ioi_fast.plan.work import ROWS_PER_TILE, Prompt, Variant, run_flops
 
 # Tokens of a block of prompts: every sender's difference is kept for them.
@@ -22,20 +22,12 @@ _TOKENS_KEPT = 256
 _ROWS_TOGETHER = 2 * ROWS_PER_TILE
 
 
-@dataclass(frozen=True, slots=True)
-class PairPlan:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairPlan(PathsPlan):
     """How every pair of heads is swept; prints as a table."""
 
-    config: GPT2Config
-    prompts: tuple[Prompt, ...]
     inputs: tuple[str, ...]
-    everywhere: bool  # whether every position is patched
-    between: str
-    vocabulary: int  # tensors of every logit at END that the metric takes, 0 for none
-    prompt_blocks: tuple[tuple[int, ...], ...]
     rows_together: int
-    room: Room = field(default_factory=Room)
-    peak_bytes: int | None = None  # of memory, where a budget has counted it
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -50,11 +42,6 @@ class PairPlan:
         """The last place of the new run that any sender reads."""
         return (max(0, self.config.n_layer - 2), 0)
 
-    @property
-    def live(self) -> list[Prompt]:
-        """Prompts in which a patch can matter."""
-        return [prompt for prompt in self.prompts if prompt.live]
-
     def pairs(self, layer: int) -> int:
         """Variants whose receiver stands in a layer."""
         return layer * self.config.n_head**2 * len(self.inputs)
@@ -65,31 +52,15 @@ class PairPlan:
         live_blocks = sum(self.prompts[block[0]].live for block in self.prompt_blocks)
         return live_blocks * sum(self.pairs(layer) for layer in range(self.config.n_layer))
 
-    def patched(self, prompt: Prompt) -> range:
-        """Patched cells of a prompt that can differ."""
-        return range(prompt.first_changed if self.everywhere else prompt.at, prompt.at + 1)
-
-    def cells(self, prompt: Prompt) -> int:
-        """How many those are."""
-        return len(self.patched(prompt))
-
-    def after(self, prompt: Prompt) -> range:
-        """Tokens of a prompt on which what follows a receiver is recomputed."""
-        return range(prompt.first_changed if self.everywhere else prompt.at, prompt.end + 1)
-
     def together(self, cells: int) -> int:
         """Variants of one rerun on so many cells."""
         return max(1, self.rows_together // cells)
-
-    def layers(self) -> list[LayerWork]:
-        """The work of each layer: every product that the definition makes unavoidable."""
-        return [self._layer(layer) for layer in range(self.config.n_layer)]
 
     def _layer(self, layer: int) -> LayerWork:
         config, live = self.config, self.live
         D, F, K, H = config.n_embd, config.d_mlp, config.d_head, config.n_head
         last = layer == config.n_layer - 1
-        orig_rows, new_rows, flops = self._runs(layer)
+        orig_rows, new_rows, flops = self.runs(layer)
         cells = sum(self.cells(prompt) for prompt in live)
         wave_rows = 0
         if self.between == "mlps" and not last:
@@ -99,17 +70,6 @@ class PairPlan:
         flops += 4 * D * F * wave_rows + 2 * K * D * (written + read)
         after_rows, after_flops = self._after(layer, last)
         return LayerWork(layer, orig_rows, new_rows, wave_rows, after_rows, flops + after_flops)
-
-    def _runs(self, layer: int) -> tuple[int, int, int]:
-        """Rows of the original run and of the new one, and the FLOPs of both."""
-        config, live, until = self.config, self.live, self.new_until[0]
-        orig_rows = sum(p.end + 1 for p in self.prompts)
-        flops = run_flops(config, layer == config.n_layer - 1, orig_rows, len(self.prompts))
-        new_rows = sum(p.new_rows for p in live) if layer <= until and config.n_layer > 1 else 0
-        if new_rows:
-            at_end = layer == until and not self.everywhere
-            flops += run_flops(config, at_end, new_rows, len(live), layer < until)
-        return orig_rows, new_rows, flops
 
     def _after(self, layer: int, last: bool) -> tuple[int, int]:
         """Rows and FLOPs of the reruns in a layer: those that begin in it, and earlier ones."""
@@ -126,23 +86,6 @@ class PairPlan:
         first *= queries * own + (len(self.inputs) - queries) * out
         flops += self.pairs(layer) * out * 2 * K * D + first * 4 * D * F
         return begun * out + first, flops
-
-    @property
-    def readout_flops(self) -> int:
-        """Final LayerNorm to logits: one direction a row, or the whole vocabulary at END."""
-        variants = sum(self.pairs(layer) for layer in range(self.config.n_layer))
-        rows = variants * len(self.live) + len(self.prompts)
-        return 2 * rows * self.config.n_embd * (self.config.vocab_size if self.vocabulary else 1)
-
-    @property
-    def flops(self) -> int:
-        """All products together."""
-        return sum(work.flops for work in self.layers()) + self.readout_flops
-
-    @property
-    def clean_flops(self) -> int:
-        """Those of both clean runs, which are fp32 in every precision."""
-        return sum(self._runs(layer)[2] for layer in range(self.config.n_layer))
 
     @property
     def sizes(self) -> Sizes:
@@ -168,6 +111,11 @@ class PairPlan:
     def _longest(self) -> int:
         return max(prompt.last for prompt in self.prompts) + 1
 
+    @property
+    def read_out(self) -> int:
+        """Variants whose answers are read of each prompt."""
+        return sum(self.pairs(layer) for layer in range(self.config.n_layer))
+
     def __str__(self) -> str:
         L, H = self.config.n_layer, self.config.n_head
         pairs = L * (L - 1) // 2 * H * H
@@ -175,10 +123,7 @@ class PairPlan:
             f"pair sweep, between={self.between!r}: {pairs:,} pairs of heads x "
             f"{', '.join(self.inputs)}, {len(self.prompts)} prompts ({len(self.live)} live)",
             *rows_table(self.layers(), after=True),
-            f"read-out {self.readout_flops / 1e9:.2f} GFLOP "
-            f"({'every logit at END' if self.vocabulary else 'answer columns only'})",
-            f"floor    {self.flops / 1e9:.2f} GFLOP: what the definition makes unavoidable",
-            memory_line(self.peak_bytes, f"{len(self.prompt_blocks)} block(s) of prompts"),
+            *self.totals(f"{len(self.prompt_blocks)} block(s) of prompts"),
         ]
         return "\n".join(lines)
 

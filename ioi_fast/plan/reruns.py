@@ -15,7 +15,7 @@ from ioi_fast.asked.nodes import Head
 from ioi_fast.model.config import GPT2Config
 from ioi_fast.plan.blocks import Sizes, prompt_blocks
 from ioi_fast.plan.memory.room import Room
-from ioi_fast.plan.path_patch import memory_line
+from ioi_fast.plan.paths import memory_line
 from ioi_fast.plan.rerun_flops import FlopCount
 from ioi_fast.plan.rerun_variants import (
     Change,
