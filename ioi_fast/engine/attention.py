@@ -16,7 +16,7 @@ from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.knock_outs import KnockOuts, knock_out_means, replaced_by
 from ioi_fast.engine.overwrites import Put, Site
 from ioi_fast.engine.path_patch import first_phase
-from ioi_fast.engine.placement import here, on_host, pairs_here
+from ioi_fast.engine.placement import blocks_here, here, on_host
 from ioi_fast.engine.rerun import LayerRun, Rerun
 from ioi_fast.kernels import reference
 from ioi_fast.plan.blocks import TOKENS_PER_BLOCK
@@ -48,9 +48,7 @@ def attention_after(
     exact, found = engine.exact, _Patterns.of(heads, pairs.orig)
     together = max(len(block) for block in work.prompt_blocks)
     means = knock_out_means(exact, pairs, knock_out, together)
-    for block in work.prompt_blocks:
-        chosen = on_host(block)
-        members = pairs_here(pairs, chosen)
+    for block, chosen, members in blocks_here(pairs, work.prompt_blocks):
 
         def knocked(members: PromptPairs = members, chosen: Tensor = chosen) -> KnockOuts | None:
             return KnockOuts.of(exact, members, chosen, knock_out, means)

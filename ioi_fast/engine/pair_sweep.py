@@ -14,7 +14,7 @@ from ioi_fast.engine.clean_run import tiles
 from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.overwrites import Put, put_of
 from ioi_fast.engine.path_patch import tail_of, wanted_of
-from ioi_fast.engine.placement import on_host, pairs_here
+from ioi_fast.engine.placement import blocks_here
 from ioi_fast.engine.readout import read_out
 from ioi_fast.engine.rerun import Rerun
 from ioi_fast.engine.wave import Wave, input_of_head
@@ -34,9 +34,8 @@ def pair_sweep(
 ) -> Tensor:
     """Carries out a plan: gives every value to `keep`; the base metric [N]."""
     base, exact = torch.empty(len(pairs), dtype=torch.float32, device="cpu"), engine.exact
-    for block in work.prompt_blocks:
-        chosen = on_host(block)
-        members, prompts = pairs_here(pairs, chosen), [work.prompts[index] for index in block]
+    for block, chosen, members in blocks_here(pairs, work.prompt_blocks):
+        prompts = [work.prompts[index] for index in block]
         wanted = None
         if work.variants and prompts[0].live:
             wanted = wanted_of(prompts, work.everywhere, work.new_until, from_layer=1)

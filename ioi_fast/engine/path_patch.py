@@ -16,7 +16,7 @@ from ioi_fast.engine.clean_run import Grid, tiles
 from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.knock_outs import KnockOuts, knock_out_means
 from ioi_fast.engine.overwrites import Put, Site, put_of
-from ioi_fast.engine.placement import on_host, pairs_here
+from ioi_fast.engine.placement import blocks_here, on_host
 from ioi_fast.engine.readout import read_out
 from ioi_fast.engine.replays import Replays
 from ioi_fast.engine.rerun import Rerun, Start
@@ -43,9 +43,8 @@ def path_patch(
     together = max(len(block) for block in work.prompt_blocks)
     means = knock_out_means(exact, pairs, knock_out, together)
     replays = Replays.of(engine)
-    for block in work.prompt_blocks:
-        chosen = on_host(block)
-        members, prompts = pairs_here(pairs, chosen), [work.prompts[index] for index in block]
+    for block, chosen, members in blocks_here(pairs, work.prompt_blocks):
+        prompts = [work.prompts[index] for index in block]
         wanted = _wanted(work, prompts) if work.variants and prompts[0].live else None
         knocked = KnockOuts.of(exact, members, chosen, knock_out, means)
         sites, final = clean_runs(exact, members, wanted, knocked)

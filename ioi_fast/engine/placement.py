@@ -6,7 +6,7 @@ there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 
 import torch
@@ -33,6 +33,15 @@ def pairs_here(pairs: PromptPairs, chosen: Tensor) -> PromptPairs:
     for field in fields(part):
         object.__setattr__(placed, field.name, _moved(getattr(part, field.name)))
     return placed
+
+
+def blocks_here(
+    pairs: PromptPairs, blocks: Iterable[Sequence[int]]
+) -> Iterator[tuple[Sequence[int], Tensor, PromptPairs]]:
+    """Each block of a call's prompts: which they are, the same as indices, and their pairs here."""
+    for block in blocks:
+        chosen = on_host(block)
+        yield block, chosen, pairs_here(pairs, chosen)
 
 
 def position_here(position: Position, chosen: Tensor) -> Position:

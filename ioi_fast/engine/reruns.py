@@ -17,7 +17,7 @@ from ioi_fast.engine.clean_run import Ablated, CleanRun, Grid, LayerState, Repla
 from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.new_run import NewRun
 from ioi_fast.engine.overwrites import Put, Site
-from ioi_fast.engine.placement import on_host, pairs_here, position_here
+from ioi_fast.engine.placement import blocks_here, on_host, position_here
 from ioi_fast.engine.readout import read_out
 from ioi_fast.engine.rerun import Rerun
 from ioi_fast.engine.sources import Means, Sources, clean_run_of_new, mean_tables, site_of
@@ -50,9 +50,7 @@ def run(
     if plan.source in ("mean", "mean_by_form") and plan.sites:
         by_form = plan.source == "mean_by_form"
         means = mean_tables(exact, mean_pairs, by_form, plan.sites, plan.prompts_together)
-    for block in plan.prompt_blocks:
-        chosen = on_host(block)
-        members = pairs_here(pairs, chosen)
+    for _, chosen, members in blocks_here(pairs, plan.prompt_blocks):
         ready = _Ready.of(engine, asked, members, chosen, means)
         values_N, change = read_out(exact, members, chosen, metric, ready.final)
         base[chosen] = values_N.cpu()
