@@ -25,7 +25,7 @@ FORM = "recorded" if ON_GPU else "rehearsed"
 @pytest.fixture
 def captures(monkeypatch: pytest.MonkeyPatch) -> list:
     """Work that was captured, as it was captured; runs go by two prompts."""
-    monkeypatch.setattr("ioi_fast.plan.blocks.TOKENS_PER_BLOCK", 14)
+    monkeypatch.setattr("ioi_fast.plan.path_patch.TOKENS_PER_BLOCK", 14)
     monkeypatch.setenv("IOI_FAST_CUDA_GRAPHS", "1")
     monkeypatch.setattr(MODEL, "_made", None)
     seen, form = [], recorded if ON_GPU else rehearsed
@@ -90,7 +90,7 @@ def test_shapes_that_come_once_budgets_and_frozen_mlps_are_not_captured(captures
 
 
 def test_calls_that_are_alike_share_what_was_captured(captures: list, monkeypatch) -> None:
-    monkeypatch.setattr("ioi_fast.plan.blocks.TOKENS_PER_BLOCK", 512)
+    monkeypatch.setattr("ioi_fast.plan.path_patch.TOKENS_PER_BLOCK", 512)
     truth = path_patch(HOST, PAIRS, FEW, backend="reference", precision="fp64")
     for turn in range(4):
         got = path_patch(MODEL, PAIRS, FEW, backend="triton")

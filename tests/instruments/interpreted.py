@@ -9,8 +9,12 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parents[1] / "in_interpreter"
 FILES = sorted(path.name for path in FOLDER.glob("test_*.py"))
-# Of single kernels; the others are of whole calls. Each half has a worker of its own.
-OF_KERNELS = ("test_kernels.py", "test_memory_of_kernels.py", "test_repeats.py", "test_tf32.py")
+# Of kernels and of waves that are captured; the others are of calls. Each half takes as long, and
+# has a worker of its own.
+OF_KERNELS = (
+    *("test_kernels.py", "test_memory_of_kernels.py", "test_repeats.py"),
+    *("test_replays.py", "test_tf32.py"),
+)
 
 
 def run_in_the_interpreter(file: str) -> None:
