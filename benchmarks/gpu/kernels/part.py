@@ -19,6 +19,7 @@ from ioi_fast.benchmarks.gpu.clock import Clock
 from ioi_fast.benchmarks.gpu.kernels import peers as kernel_peers
 from ioi_fast.benchmarks.gpu.kernels import tuning
 from ioi_fast.benchmarks.gpu.kernels.alone import (
+    PROMISED,
     kernels_of,
     launched_on,
     meant,
@@ -33,8 +34,6 @@ from ioi_fast.benchmarks.gpu.units import Allowance, Row, Unit
 JOBS = ("J1", "J1 at N=100", "J2", "J3", "J4", "J5")
 # What jobs launch; of knock-outs no head writes alone.
 LAUNCHED = ("layernorm_delta", "readout_delta", "head_write", "mlp_in_delta", "attention_delta")
-# Largest error over the largest value that is promised of one kernel.
-PROMISED = {"fp32": 1e-5, "tf32": 5e-3, "bf16": 1e-2}
 MOST = 50  # repeats
 CLEARING = 2e-4  # seconds a repeat that clear the device's cache
 FIRST = 6.0  # weight of the first job's units: they compile what the others use again
