@@ -17,7 +17,7 @@ if find_spec("triton") is None:
 from kernel_calls import call_of
 
 from ioi_fast.benchmarks.gpu.clock import Clock
-from ioi_fast.benchmarks.gpu.kernels import part as kernels
+from ioi_fast.benchmarks.gpu.kernels import alone as kernels
 from ioi_fast.benchmarks.gpu.kernels import table_files, tuning
 from ioi_fast.benchmarks.gpu.kernels.shapes import Call, Shape
 from ioi_fast.benchmarks.gpu.kernels.tuning_rules import Choice, Rounds, chosen
