@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from ioi_fast.asked.interventions import (
-    ActivationPatch,
-    parse_activation_patch,
-)
+from ioi_fast.asked.interventions import ActivationPatch, parse_activation_patch
 from ioi_fast.asked.metrics import Metric
 from ioi_fast.asked.own_metrics import bound_metric, check_metric
 from ioi_fast.asked.prompts import PromptPairs

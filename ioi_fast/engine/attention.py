@@ -74,17 +74,17 @@ def _walk(
     """Walks a run up to the last layer that is asked, with what a second phase changes in it."""
     config, last = clean.engine.config, found.last
     whole = last if second is None else last + 1  # of the last one queries and keys are enough
-    resid = None
+    resid = clean.embed(tokens)  # what the last layer reads
     ablated = replaced_by(knock_outs, clean.grid)
     for layer, state, _ in clean.walk(tokens, whole, ablated=ablated):
         q, k = state.q, state.k
         if second is not None:
             q, k = second.step(layer, state)
         found.keep(layer, prompts, q, k, config.attention_scale(layer))
-        if layer == last - 1 and second is None:
+        if layer == last - 1:
             resid = state.resid_post
     if second is None:
-        q, k, _ = clean.projections(last, clean.embed(tokens) if resid is None else resid, False)
+        q, k, _ = clean.projections(last, resid, False)
         found.keep(last, prompts, q, k, config.attention_scale(last))
 
 

@@ -65,9 +65,9 @@ class KnockOuts:
         source = (knock_out.source, means, new, "knock_out_source")
         return cls(engine, ablations, Sources(engine.config, pairs, *source))
 
-    def step(self, layer: int) -> None:
-        """Goes on to a layer."""
-        self.sources.step(layer)
+    def step(self) -> None:
+        """Goes on to the next layer."""
+        self.sources.step()
 
     def on(self, run: str, layer: int, grid: Grid) -> Ablated:
         """What is replaced in a layer of the "orig" or "new" run, by rows of its grid."""
@@ -98,7 +98,7 @@ def replaced_by(knock_outs: KnockOuts | None, grid: Grid) -> Callable[[int], Abl
     def at(layer: int) -> Ablated | None:
         if knock_outs is None:
             return None
-        knock_outs.step(layer)
+        knock_outs.step()
         return knock_outs.on("orig", layer, grid)
 
     return at

@@ -209,7 +209,7 @@ class _Walk:
 
     def _next(self, layer: int) -> Ablated | None:
         """Goes on to a layer: what a circuit ablates there."""
-        self._sources.step(layer)
+        self._sources.step()
         return self._ablated(layer)
 
     def _ablated(self, layer: int) -> Ablated | None:

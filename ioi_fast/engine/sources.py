@@ -82,8 +82,8 @@ class Sources:
     _walk: Iterator | None = None
     _state: LayerState | None = None
 
-    def step(self, layer: int) -> None:
-        """Goes on to a layer, one after the other."""
+    def step(self) -> None:
+        """Goes on to the next layer."""
         if self.new is None:
             return
         if self._walk is None:
