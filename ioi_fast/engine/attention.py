@@ -46,8 +46,7 @@ def attention_after(
 ) -> Tensor:
     """Patterns of heads in the last phase of a path patch with one sender, [S, N, T, T]."""
     exact, found = engine.exact, _Patterns.of(heads, pairs.orig)
-    together = max(len(block) for block in work.prompt_blocks)
-    means = knock_out_means(exact, pairs, knock_out, together)
+    means = knock_out_means(exact, pairs, knock_out, work.prompt_blocks.largest)
     for block, chosen, members in blocks_here(pairs, work.prompt_blocks):
 
         def knocked(members: PromptPairs = members, chosen: Tensor = chosen) -> KnockOuts | None:

@@ -40,8 +40,7 @@ def path_patch(
     base = torch.empty(len(pairs), dtype=torch.float32, device="cpu")
     values = torch.zeros(work.senders, len(pairs), dtype=torch.float32, device="cpu")
     exact = engine.exact
-    together = max(len(block) for block in work.prompt_blocks)
-    means = knock_out_means(exact, pairs, knock_out, together)
+    means = knock_out_means(exact, pairs, knock_out, work.prompt_blocks.largest)
     replays = Replays.of(engine)
     for block, chosen, members in blocks_here(pairs, work.prompt_blocks):
         prompts = [work.prompts[index] for index in block]

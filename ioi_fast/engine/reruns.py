@@ -49,7 +49,7 @@ def run(
     means = None
     if plan.source in ("mean", "mean_by_form") and plan.sites:
         by_form = plan.source == "mean_by_form"
-        means = mean_tables(exact, mean_pairs, by_form, plan.sites, plan.prompts_together)
+        means = mean_tables(exact, mean_pairs, by_form, plan.sites, plan.prompt_blocks.largest)
     for _, chosen, members in blocks_here(pairs, plan.prompt_blocks):
         ready = _Ready.of(engine, asked, members, chosen, means)
         values_N, change = read_out(exact, members, chosen, metric, ready.final)

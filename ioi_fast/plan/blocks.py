@@ -5,8 +5,10 @@ Pure Python, no torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
+from ioi_fast.plan.rerun_variants import RerunPrompt
 from ioi_fast.plan.work import Prompt
 
 Sizes = tuple[int, int]  # prompts of a block, and variants or rows that are together
@@ -14,19 +16,49 @@ Sizes = tuple[int, int]  # prompts of a block, and variants or rows that are tog
 TOKENS_PER_BLOCK = 512
 
 
+@dataclass(frozen=True, slots=True)
+class PromptBlocks:
+    """Blocks of one kind of prompts and of like length, as indices.
+
+    They are cut when they are asked for: a call of many prompts in blocks of one holds no list of
+    them.
+
+    >>> list(PromptBlocks(((3, 0, 1), (2,)), size=2))
+    [(3, 0), (1,), (2,)]
+    """
+
+    kinds: tuple[tuple[int, ...], ...]
+    size: int
+
+    @classmethod
+    def of(cls, prompts: Sequence[Prompt | RerunPrompt], size: int) -> PromptBlocks:
+        """The longest come first, to pad little: what they free is then large enough for all that
+        follow."""
+        by_kind: dict[tuple[bool, ...], list[int]] = {}
+        for index, prompt in enumerate(prompts):
+            by_kind.setdefault(prompt.kind, []).append(index)
+        for chosen in by_kind.values():
+            chosen.sort(key=lambda index: prompts[index].length, reverse=True)
+        kinds = sorted(by_kind, reverse=True)
+        return cls(tuple(tuple(by_kind[kind]) for kind in kinds), size)
+
+    def sized(self, size: int) -> PromptBlocks:
+        """The same prompts in blocks of another size."""
+        return replace(self, size=size)
+
+    @property
+    def largest(self) -> int:
+        """The most prompts of a block."""
+        return min(self.size, max(map(len, self.kinds)))
+
+    def __len__(self) -> int:
+        return sum(len(blocks_of(len(chosen), self.size)) for chosen in self.kinds)
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        for chosen in self.kinds:
+            for start in range(0, len(chosen), self.size):
+                yield chosen[start : start + self.size]
+
+
 def blocks_of(total: int, size: int) -> tuple[range, ...]:
     return tuple(range(start, min(start + size, total)) for start in range(0, total, size))
-
-
-def prompt_blocks(prompts: Sequence[Prompt], size: int) -> tuple[tuple[int, ...], ...]:
-    """Blocks of one kind (live or not, aligned or not) and of like length, to pad little.
-
-    The longest come first: what they free is then large enough for all that follow.
-    """
-    kinds = [(prompt.live, prompt.live and prompt.aligned) for prompt in prompts]
-    blocks = []
-    for kind in sorted(set(kinds), reverse=True):
-        chosen = [i for i in range(len(prompts)) if kinds[i] == kind]
-        chosen.sort(key=lambda i: (prompts[i].end, prompts[i].new_at), reverse=True)
-        blocks += [tuple(chosen[i] for i in block) for block in blocks_of(len(chosen), size)]
-    return tuple(blocks)

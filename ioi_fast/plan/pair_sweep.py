@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from ioi_fast.asked.nodes import Head, Sender
 from ioi_fast.model.config import GPT2Config
-from ioi_fast.plan.blocks import Sizes, prompt_blocks
+from ioi_fast.plan.blocks import PromptBlocks, Sizes
 from ioi_fast.plan.memory.room import Room
 from ioi_fast.plan.paths import LayerWork, PathsPlan, rows_table
 from ioi_fast.plan.work import ROWS_PER_TILE, Prompt, Variant, run_flops
@@ -104,7 +104,7 @@ class PairPlan(PathsPlan):
     def cut(self, sizes: Sizes) -> PairPlan:
         """The same plan in blocks of these sizes."""
         size, rows = sizes
-        blocks = prompt_blocks(self.prompts, size)
+        blocks = self.prompt_blocks.sized(size)
         return replace(self, prompt_blocks=blocks, rows_together=rows)
 
     @property
@@ -146,7 +146,7 @@ def plan_pairs(
         everywhere=everywhere,
         between=between,
         vocabulary=vocabulary,
-        prompt_blocks=(tuple(range(len(prompts))),),
+        prompt_blocks=PromptBlocks.of(prompts, len(prompts)),
         rows_together=_ROWS_TOGETHER,
         room=room or Room(),
     )

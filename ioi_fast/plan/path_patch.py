@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from ioi_fast.asked.nodes import Sender
 from ioi_fast.asked.sites import SITES, Receiver, first_reached, place
 from ioi_fast.model.config import GPT2Config
-from ioi_fast.plan.blocks import TOKENS_PER_BLOCK, Sizes, blocks_of, prompt_blocks
+from ioi_fast.plan.blocks import TOKENS_PER_BLOCK, PromptBlocks, Sizes, blocks_of
 from ioi_fast.plan.memory.room import Room
 from ioi_fast.plan.paths import LayerWork, PathsPlan, rows_table
 from ioi_fast.plan.work import Knocked, Prompt, Variant, begun_before, run_flops
@@ -131,7 +131,7 @@ class PathPlan(PathsPlan):
         size, width = sizes
         return replace(
             self,
-            prompt_blocks=prompt_blocks(self.prompts, size),
+            prompt_blocks=self.prompt_blocks.sized(size),
             variant_blocks=blocks_of(len(self.variants), width),
         )
 
@@ -187,7 +187,7 @@ def plan_path_patch(
         knocked=tuple(knocked),
         knock_source=knock_source,
         forms=forms,
-        prompt_blocks=(tuple(range(len(prompts))),),
+        prompt_blocks=PromptBlocks.of(prompts, len(prompts)),
         variant_blocks=(range(len(variants)),),
         room=room or Room(),
     )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ioi_fast.model.config import GPT2Config
+from ioi_fast.plan.blocks import PromptBlocks
 from ioi_fast.plan.memory.room import Room
 from ioi_fast.plan.work import Prompt, run_flops
 
@@ -38,7 +39,7 @@ class PathsPlan:
     everywhere: bool  # whether every position is patched
     between: str
     vocabulary: int  # tensors of every logit at END that the metric takes, 0 for none
-    prompt_blocks: tuple[tuple[int, ...], ...]  # indices of prompts of like length
+    prompt_blocks: PromptBlocks
     room: Room = field(default_factory=Room)
     peak_bytes: int | None = None  # of memory, where a budget has counted it
 

@@ -60,6 +60,16 @@ class RerunPrompt:
     at_new: tuple[int, ...]
     first_changed: int = 0
 
+    @property
+    def kind(self) -> tuple[bool, ...]:
+        """What prompts that run together share: any may."""
+        return ()
+
+    @property
+    def length(self) -> tuple[int, ...]:
+        """What is alike in prompts that run together."""
+        return (self.last,)
+
 
 @dataclass(frozen=True, slots=True)
 class LayerStates:

@@ -13,7 +13,7 @@ from functools import cached_property
 
 from ioi_fast.asked.nodes import Head
 from ioi_fast.model.config import GPT2Config
-from ioi_fast.plan.blocks import Sizes, prompt_blocks
+from ioi_fast.plan.blocks import PromptBlocks, Sizes
 from ioi_fast.plan.memory.room import Room
 from ioi_fast.plan.paths import memory_line
 from ioi_fast.plan.rerun_flops import FlopCount
@@ -23,7 +23,7 @@ from ioi_fast.plan.rerun_variants import (
     RerunVariant,
     shared_states,
 )
-from ioi_fast.plan.work import Prompt, run_flops
+from ioi_fast.plan.work import run_flops
 
 # Rows of differences that go through the layers together: enough for full speed and for variants to
 # share their first layers, few enough to stay near the cores.
@@ -47,7 +47,7 @@ class RerunPlan:
     mean_last: tuple[int, ...]  # the last tokens of the prompts that means are over
     roles: Mapping[Head, tuple[str, ...]] | None  # of the circuit that is the base
     vocabulary: int  # tensors of every logit at END that the metric takes, 0 for none
-    prompt_blocks: tuple[tuple[int, ...], ...]
+    prompt_blocks: PromptBlocks
     rows_together: int
     room: Room = field(default_factory=Room)
     peak_bytes: int | None = None  # of memory, where a budget has counted it
@@ -71,11 +71,6 @@ class RerunPlan:
         """Sites whose new values are needed."""
         circuit = range(0 if self.roles is None else self.config.n_layer)
         return set(self.changes) | {("z", layer) for layer in circuit}
-
-    @property
-    def prompts_together(self) -> int:
-        """The most prompts of a block."""
-        return max(len(block) for block in self.prompt_blocks)
 
     @property
     def steps(self) -> int:
@@ -188,8 +183,7 @@ class RerunPlan:
     def cut(self, sizes: Sizes) -> RerunPlan:
         """The same plan in blocks of these sizes."""
         size, rows = sizes
-        lengths = [Prompt(prompt.last, prompt.last, 0, True) for prompt in self.prompts]
-        return replace(self, prompt_blocks=prompt_blocks(lengths, size), rows_together=rows)
+        return replace(self, prompt_blocks=self.prompt_blocks.sized(size), rows_together=rows)
 
     def key(self, position: str) -> str:
         """Which values at a site a position takes: its own where it stands elsewhere in new."""
@@ -259,7 +253,7 @@ def plan_reruns(
         vocabulary=vocabulary,
         forms=forms,
         mean_last=tuple(mean_last),
-        prompt_blocks=(tuple(range(len(prompts))),),
+        prompt_blocks=PromptBlocks.of(prompts, len(prompts)),
         rows_together=ROWS_TOGETHER,
         room=room or Room(),
     )

@@ -48,6 +48,16 @@ class Prompt:
         return self.at + 1 - self.first_changed if self.aligned else self.new_at + 1
 
     @property
+    def kind(self) -> tuple[bool, ...]:
+        """What prompts that run together share: whether they are live and aligned."""
+        return self.live, self.live and self.aligned
+
+    @property
+    def length(self) -> tuple[int, ...]:
+        """What is alike in prompts that run together: the lengths of both runs."""
+        return self.end, self.new_at
+
+    @property
     def last(self) -> int:
         """The last token of either run."""
         return max(self.end, self.new_at) if self.live else self.end

@@ -116,7 +116,7 @@ def of_means(plan: RerunPlan) -> Ledger:
     """sources.mean_tables: the tables stay."""
     ledger = Ledger()
     if plan.mean_last and plan.sites:
-        together = plan.prompts_together
+        together = plan.prompt_blocks.largest
         runs.means(ledger, plan.config, plan.mean_last, together, plan.sites, plan.forms)
     return ledger
 
