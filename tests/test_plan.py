@@ -19,14 +19,14 @@ from ioi_fast import explain, path_patch
 from ioi_fast.asked.nodes import Head, Mlp, Sender, parse_senders
 from ioi_fast.engine import ops
 from ioi_fast.kernels import packed_linear
-from ioi_fast.plan.work import Prompt
+from ioi_fast.plan.path_variants import PathPrompt
 
 # Live with equal lengths, live with a shorter and a longer new prompt, not live.
 KINDS = (
-    Prompt(6, 6, 2, True),
-    Prompt(6, 4, 1, True),
-    Prompt(3, 5, 0, True),
-    Prompt(4, 1, 0, False),
+    PathPrompt(6, 6, 2, True),
+    PathPrompt(6, 4, 1, True),
+    PathPrompt(3, 5, 0, True),
+    PathPrompt(4, 1, 0, False),
 )
 
 
@@ -39,10 +39,10 @@ sys.modules["ioi_fast"] = package
 from ioi_fast.model.config import GPT2Config
 from ioi_fast.plan.budget import counted, fitted
 from ioi_fast.plan.path_patch import plan_path_patch
-from ioi_fast.plan.work import Prompt
+from ioi_fast.plan.path_variants import PathPrompt
 from ioi_fast.asked.nodes import parse_senders
 config = GPT2Config()
-prompts, senders = [Prompt(15, 15, 3, True)] * 16, parse_senders("heads", config)
+prompts, senders = [PathPrompt(15, 15, 3, True)] * 16, parse_senders("heads", config)
 plan = plan_path_patch(config, prompts, senders, between="mlps", vocabulary=0)
 print(counted(fitted(plan, 10**9)))
 """
@@ -52,17 +52,17 @@ def test_the_planner_needs_no_torch() -> None:
     script = TORCH_FREE.format(path=str(Path(ioi_fast.__file__).parent))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    same = planned(SMALL, [Prompt(15, 15, 3, True)] * 16, "heads")
+    same = planned(SMALL, [PathPrompt(15, 15, 3, True)] * 16, "heads")
     assert done.stdout == f"{same}\n"
 
 
 def test_gpt2_small_has_936_single_position_mlps_a_prompt() -> None:
     """Paper section 9: Σ_l 12·(12 − l) = 936 MLPs at END and 8.8 GFLOP for all 144 heads."""
-    plan = planned(SMALL, [Prompt(16, 16, 2, True)], "heads")
+    plan = planned(SMALL, [PathPrompt(16, 16, 2, True)], "heads")
     rows = [work.wave_rows for work in plan.layers()]
     assert rows == [12 * (layer + 1) for layer in range(12)] and sum(rows) == 936
-    wave = planned(SMALL, [Prompt(16, 16, 2, True)], "heads").flops
-    frozen = planned(SMALL, [Prompt(16, 16, 2, True)], "heads", between="nothing").flops
+    wave = planned(SMALL, [PathPrompt(16, 16, 2, True)], "heads").flops
+    frozen = planned(SMALL, [PathPrompt(16, 16, 2, True)], "heads", between="nothing").flops
     assert wave - frozen == 936 * 4 * 768 * 3072
     assert round((wave - frozen) / 1e9, 1) == 8.8
     # Two passes of 17 tokens without unembedding: 5.7 GFLOP less what the cone leaves out.
@@ -83,7 +83,7 @@ def test_gpt2_small_has_936_single_position_mlps_a_prompt() -> None:
     ],
 )
 def test_rows_by_layer(senders: object, rows: list[int]) -> None:
-    prompts = [Prompt(4, 4, 1, True), Prompt(5, 5, 2, True), Prompt(5, 3, 0, False)]
+    prompts = [PathPrompt(4, 4, 1, True), PathPrompt(5, 5, 2, True), PathPrompt(5, 3, 0, False)]
     plan = planned(TINY, prompts, senders)
     assert [work.wave_rows for work in plan.layers()] == [2 * row for row in rows]
     assert [work.orig_rows for work in plan.layers()] == [5 + 6 + 6] * 3
@@ -122,7 +122,9 @@ def test_senders_are_ordered_by_first_layer_and_keep_their_places() -> None:
 
 
 def test_the_plan_prints_rows_bytes_and_flops() -> None:
-    plan = planned(SMALL, [Prompt(15, 15, 3, True)] * 15 + [Prompt(15, 15, 3, False)], "heads")
+    plan = planned(
+        SMALL, [PathPrompt(15, 15, 3, True)] * 15 + [PathPrompt(15, 15, 3, False)], "heads"
+    )
     text = str(plan)
     assert "144 senders, 16 prompts (15 live)" in text and "'mlps'" in text
     for work in plan.layers():

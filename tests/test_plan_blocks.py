@@ -15,7 +15,7 @@ from ioi_fast import explain, path_patch
 from ioi_fast.plan.memory.ledger import BESIDE
 from ioi_fast.plan.memory.path_patches import of_block
 from ioi_fast.plan.path_patch import PathPlan
-from ioi_fast.plan.work import Prompt
+from ioi_fast.plan.path_variants import PathPrompt
 
 
 def check_blocks(plan: PathPlan) -> None:
@@ -82,11 +82,11 @@ def check_budget(prompts, senders, share: float, **asked: object) -> None:
 
 def test_too_small_a_budget_says_what_is_needed() -> None:
     with pytest.raises(ValueError, match=r"max_memory must be at least \d+ bytes .* got 1000$"):
-        planned(TINY, [Prompt(6, 4, 1, True)], "heads", max_memory=1000)
+        planned(TINY, [PathPrompt(6, 4, 1, True)], "heads", max_memory=1000)
 
 
 def test_halving_the_budget_makes_more_blocks_of_smaller_peak() -> None:
-    prompts = [Prompt(10 + n % 7, 10 + n % 7, 2, True) for n in range(24)]
+    prompts = [PathPrompt(10 + n % 7, 10 + n % 7, 2, True) for n in range(24)]
     peaks, counts = [], []
     whole = planned(SMALL, prompts, "heads")
     for halved in range(5):

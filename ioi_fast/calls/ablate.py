@@ -48,8 +48,8 @@ def ablate(
         read = bound_metric(metric, pairs.extra)
         if choice.backend != "reference":
             limits = (max_memory, ops.room_of(model.config, choice.backend, choice.precision))
-            work = plan_of_ablations(model.config, pairs, mean_pairs, ablations, metric, *limits)
-            outcome, ran = rerun(model, pairs, mean_pairs, work, read, choice, progress)
+            plan = plan_of_ablations(model.config, pairs, mean_pairs, ablations, metric, *limits)
+            outcome, ran = rerun(model, pairs, mean_pairs, plan, read, choice, progress)
         else:
             exact, ran = exact_model(model, choice), "reference"
             with bar(len(ablations.variants), "ablate", progress) as advance:

@@ -63,11 +63,11 @@ def _fast(
     choice: Choice,
 ) -> Tensor:
     table = ops.table_of(choice.backend, choice.precision, model.device)
-    work = None if patch is None else plan_of_path_patch(model, pairs, patch, "logit_diff", None)
+    plan = None if patch is None else plan_of_path_patch(model, pairs, patch, "logit_diff", None)
     with table.workspace():
-        if work is None:
+        if plan is None:
             return fast.attention(Engine.of(model, table), pairs, heads, run)
-        return fast.attention_after(Engine.of(model, table), pairs, heads, work, patch.knock_out)
+        return fast.attention_after(Engine.of(model, table), pairs, heads, plan, patch.knock_out)
 
 
 def _parse_after(model: GPT2, pairs: PromptPairs, run: str, after: Mapping) -> PathPatch:

@@ -97,10 +97,10 @@ def _run(
 ) -> tuple[Tensor, str]:
     if choice.backend != "reference":
         room = ops.room_of(model.config, choice.backend, choice.precision)
-        work = plan_of_pair_sweep(model, pairs, sweep, metric, max_memory, room)
+        plan = plan_of_pair_sweep(model, pairs, sweep, metric, max_memory, room)
         table = ops.table_of(choice.backend, choice.precision, model.device)
-        with table.workspace(), bar(work.steps, "pair sweep", progress) as advance:
-            base = fast_pair_sweep(Engine.of(model, table), pairs, work, metric, kept.keep, advance)
+        with table.workspace(), bar(plan.steps, "pair sweep", progress) as advance:
+            base = fast_pair_sweep(Engine.of(model, table), pairs, plan, metric, kept.keep, advance)
         return base, table.backend
     exact, config = exact_model(model, choice), model.config
     total = len(sweep.inputs) * config.n_head**2 * config.n_layer * (config.n_layer - 1) // 2

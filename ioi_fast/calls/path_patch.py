@@ -105,14 +105,14 @@ def _run_path_patch(
 ) -> tuple[Outcome, str]:
     if choice.backend != "reference":
         room = ops.room_of(model.config, choice.backend, choice.precision)
-        work = plan_of_path_patch(model, pairs, patch, metric, max_memory, room)
+        plan = plan_of_path_patch(model, pairs, patch, metric, max_memory, room)
         table = ops.table_of(choice.backend, choice.precision, model.device)
         if max_memory is not None:
             # What is captured stands beside what a plan counts.
             table = replace(table, capture=None)
-        with table.workspace(), bar(work.steps, "path patch", progress) as advance:
+        with table.workspace(), bar(plan.steps, "path patch", progress) as advance:
             engine = Engine.of(model, table)
-            outcome = fast_path_patch(engine, pairs, work, patch.knock_out, metric, advance)
+            outcome = fast_path_patch(engine, pairs, plan, patch.knock_out, metric, advance)
         return outcome, table.backend
     exact = exact_model(model, choice)
     with bar(len(patch.senders), "path patch", progress) as advance:

@@ -12,7 +12,7 @@ from ioi_fast.engine.clean_run import Ablated, CleanRun, Grid, LayerState
 from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.knock_outs import KnockOuts, replaced_by
 from ioi_fast.engine.new_run import Both, NewRun
-from ioi_fast.engine.tail import LayerBase, Tail
+from ioi_fast.engine.rerun_cells import LayerBase, RerunCells
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,8 +53,10 @@ class CellSites:
     pre: list[Tensor] = field(default_factory=list)  # [C, F] input of the activation
     delta_z: list[Tensor] = field(default_factory=list)  # [C, H, K]
     delta_mlp: list[Tensor] = field(default_factory=list)  # [C, D]
-    tail: dict[int, LayerBase] = field(default_factory=dict)  # for the rerun
-    frozen: dict[tuple[str, int], Tensor] = field(default_factory=dict)  # knocked out in the tail
+    rerun_cells: dict[int, LayerBase] = field(default_factory=dict)  # for the rerun
+    frozen: dict[tuple[str, int], Tensor] = field(
+        default_factory=dict
+    )  # knocked out in the rerun_cells
     frozen_mlp: dict[int, Tensor] = field(default_factory=dict)  # [C] knocked-out cells
 
     def of_waves(self) -> list[Tensor]:
@@ -126,7 +128,7 @@ class _Keeper:
 
     wanted: Wanted
     cells: Cells
-    tail: Tail
+    rerun_cells: RerunCells
     new: _Aligned | _Apart
     knock_outs: KnockOuts | None
 
@@ -148,7 +150,7 @@ class _Keeper:
             grid = Grid.of(torch.zeros_like(wanted.new_at), wanted.new_at)
             clean = CleanRun(engine, grid)
             new = _Apart(clean, cells, clean.embed(pairs.new))
-        return cls(wanted, cells, Tail.since(orig, wanted.first), new, knock_outs)
+        return cls(wanted, cells, RerunCells.since(orig, wanted.first), new, knock_outs)
 
     def layer(
         self, layer: int, state: LayerState, sites: CellSites, ablated: Ablated | None
@@ -165,9 +167,9 @@ class _Keeper:
             sites.delta_z.append(delta_z)
             sites.delta_mlp.append(delta_mlp)
         if self.wanted.from_layer is not None and layer >= self.wanted.from_layer:
-            sites.tail[layer] = self.tail.keep(state)
+            sites.rerun_cells[layer] = self.rerun_cells.keep(state)
             for site, replaced in (ablated or {}).items():
-                sites.frozen[site, layer] = replaced.where[self.tail.in_orig]
+                sites.frozen[site, layer] = replaced.where[self.rerun_cells.in_orig]
         if ablated and "mlp_out" in ablated:
             sites.frozen_mlp[layer] = ablated["mlp_out"].where[self.cells.rows]
 

@@ -15,7 +15,7 @@ from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.engine.clean_run import Ablated, Grid, Replaced
 from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.placement import position_here
-from ioi_fast.engine.sources import Means, Sources, clean_run_of_new, mean_tables
+from ioi_fast.engine.source_values import Means, SourceValues, clean_run_of_new, mean_tables
 
 
 def knock_out_means(
@@ -41,7 +41,7 @@ class KnockOuts:
 
     engine: Engine
     ablations: tuple[Ablation, ...]
-    sources: Sources
+    sources: SourceValues
 
     @classmethod
     def of(
@@ -63,7 +63,7 @@ class KnockOuts:
         if knock_out.source == "new":
             new = clean_run_of_new(engine, pairs)
         source = (knock_out.source, means, new, "knock_out_source")
-        return cls(engine, ablations, Sources(engine.config, pairs, *source))
+        return cls(engine, ablations, SourceValues(engine.config, pairs, *source))
 
     def step(self) -> None:
         """Goes on to the next layer."""

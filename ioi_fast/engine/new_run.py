@@ -17,7 +17,7 @@ from ioi_fast.engine.clean_run import Ablated, Grid, LayerState, padded
 from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.overwrites import Put
 from ioi_fast.engine.rerun import LayerRun, Rerun
-from ioi_fast.engine.tail import Tail
+from ioi_fast.engine.rerun_cells import RerunCells
 
 Both = tuple[Ablated, Ablated]  # what is replaced in the original run and in the new one
 
@@ -43,7 +43,7 @@ class NewRun:
         grid = Grid.of(first, last, orig.T)
         wte = engine.weights.wte
         new, old = (grid.gather(padded(tokens, grid.T)) for tokens in (pairs.new, pairs.orig))
-        rerun = Rerun(engine, Tail.of_grid(orig, grid), {})
+        rerun = Rerun(engine, RerunCells.of_grid(orig, grid), {})
         return cls(rerun, grid, (wte[new] - wte[old])[None])
 
     def step(
@@ -59,9 +59,9 @@ class NewRun:
         With at_end, from the queries on, for the last token of each prompt alone, [N, ...]; with
         heads_only it ends at z; either is the last step. `ablated` is what both runs replace.
         """
-        tail, seen = self.rerun.tail, {}
-        rerun = replace(self.rerun, layers={layer: tail.lent(state, at_end)})
-        puts = {} if ablated is None else _puts(tail, state, ablated)
+        rerun_cells, seen = self.rerun.rerun_cells, {}
+        rerun = replace(self.rerun, layers={layer: rerun_cells.lent(state, at_end)})
+        puts = {} if ablated is None else _puts(rerun_cells, state, ablated)
         run = LayerRun(rerun, layer, puts, 1, at_end, seen)
         if heads_only:
             run.attended(self.delta)
@@ -83,17 +83,17 @@ class NewRun:
         return out
 
 
-def _puts(tail: Tail, state: LayerState, ablated: Both) -> dict[str, Sequence[Put]]:
+def _puts(rerun_cells: RerunCells, state: LayerState, ablated: Both) -> dict[str, Sequence[Put]]:
     """new − orig of the sites that the original run replaces, the new one or both."""
     puts: dict[str, Sequence[Put]] = {}
     in_orig, in_new = ablated
     for site in {*in_orig, *in_new}:
-        used = tail.of_state(state, getattr(state, site))
+        used = rerun_cells.of_state(state, getattr(state, site))
         here = []
         if site in in_orig:
             # Where new is not replaced as well, its own value differs from what orig has instead.
-            shift = tail.of_state(state, state.computed[site]) - used
-            where = in_orig[site].where[tail.in_orig]
+            shift = rerun_cells.of_state(state, state.computed[site]) - used
+            where = in_orig[site].where[rerun_cells.in_orig]
             if site in in_new:
                 where = where & ~in_new[site].where
             here.append(Put(where[None], shift[None], (), added=True))

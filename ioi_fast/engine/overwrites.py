@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ioi_fast.asked.sites import Receiver
-from ioi_fast.engine.tail import Tail
+from ioi_fast.engine.rerun_cells import RerunCells
 from ioi_fast.kernels.reference import FROZEN, LIVE
 from ioi_fast.model.config import GPT2Config
 
@@ -74,7 +74,9 @@ def put_of(config: GPT2Config, receiver: Receiver, value_PCW: Tensor, patched_M:
 HeadTable = tuple[Tensor | None, Tensor | None]
 
 
-def head_table(puts: Sequence[Put], shape: tuple[int, ...], tail: Tail, at_end: bool) -> HeadTable:
+def head_table(
+    puts: Sequence[Put], shape: tuple[int, ...], rerun_cells: RerunCells, at_end: bool
+) -> HeadTable:
     """What is put at z of a shape [P, M or N, H, K], each for all variants; the last one holds."""
     if not puts:
         return None, None
@@ -84,7 +86,7 @@ def head_table(puts: Sequence[Put], shape: tuple[int, ...], tail: Tail, at_end: 
         codes.masked_fill_(put.where, FROZEN if put.value is None else len(values))
         if put.value is not None:
             values.append(put.value[0].expand(shape[1:]))
-    slots = _at_end if at_end else tail.slots
+    slots = _at_end if at_end else rerun_cells.slots
     # Slots that no prompt fills are zero at first, which then is FROZEN.
     codes = slots(codes - FROZEN) + FROZEN
     if not values:

@@ -13,7 +13,7 @@ from ioi_fast.engine.both_runs import clean_runs
 from ioi_fast.engine.clean_run import tiles
 from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.overwrites import Put, put_of
-from ioi_fast.engine.path_patch import tail_of, wanted_of
+from ioi_fast.engine.path_patch import rerun_cells_of, wanted_of
 from ioi_fast.engine.placement import blocks_here
 from ioi_fast.engine.readout import read_out
 from ioi_fast.engine.rerun import Rerun
@@ -27,26 +27,26 @@ from ioi_fast.results.outcome import Advance, Keep
 def pair_sweep(
     engine: Engine,
     pairs: PromptPairs,
-    work: PairPlan,
+    plan: PairPlan,
     metric: Metric,
     keep: Keep,
     advance: Advance,
 ) -> Tensor:
     """Carries out a plan: gives every value to `keep`; the base metric [N]."""
     base, exact = torch.empty(len(pairs), dtype=torch.float32, device="cpu"), engine.exact
-    for block, chosen, members in blocks_here(pairs, work.prompt_blocks):
-        prompts = [work.prompts[index] for index in block]
+    for block, chosen, members in blocks_here(pairs, plan.prompt_blocks):
+        prompts = [plan.prompts[index] for index in block]
         wanted = None
-        if work.variants and prompts[0].live:
-            wanted = wanted_of(prompts, work.everywhere, work.new_until, from_layer=1)
+        if plan.variants and prompts[0].live:
+            wanted = wanted_of(prompts, plan.everywhere, plan.new_until, from_layer=1)
         sites, final = clean_runs(exact, members, wanted)
         values_N, change = read_out(exact, members, chosen, metric, final)
         base[chosen] = values_N.cpu()
         if wanted is None:
             continue
-        wave = Wave.of(engine, sites, work.variants, work.between)
-        tail = tail_of(members, wanted)
-        receivers = _Receivers(work, Rerun(engine, tail, sites.tail), wanted.at)
+        wave = Wave.of(engine, sites, plan.variants, plan.between)
+        rerun_cells = rerun_cells_of(members, wanted)
+        receivers = _Receivers(plan, Rerun(engine, rerun_cells, sites.rerun_cells), wanted.at)
         for layer, normed_PCD in wave.inputs_of_heads():
             for head in range(engine.config.n_head):
                 for place, some, delta in receivers.of_head(layer, head, normed_PCD):
@@ -62,15 +62,15 @@ def pair_sweep(
 class _Receivers:
     """What follows when one input of one head is overwritten by what a sender made of it."""
 
-    def __init__(self, work: PairPlan, rerun: Rerun, at: Tensor) -> None:
-        tail = rerun.tail
-        self._work, self._rerun = work, rerun
-        self._patched_M = tail.token <= at[tail.prompt]
+    def __init__(self, plan: PairPlan, rerun: Rerun, at: Tensor) -> None:
+        rerun_cells = rerun.rerun_cells
+        self._plan, self._rerun = plan, rerun
+        self._patched_M = rerun_cells.token <= at[rerun_cells.prompt]
 
     def of_head(self, layer: int, head: int, normed_PCD: Tensor):
         """((input, layer, head), senders, change of the final residual [P, N, D]) by tiles."""
-        together = self._work.together(len(self._patched_M))
-        for index, site in enumerate(self._work.inputs):
+        together = self._plan.together(len(self._patched_M))
+        for index, site in enumerate(self._plan.inputs):
             receiver = Receiver(Head(layer, head), site)
             product = input_of_head(self._rerun.engine, layer, site, head)
             for some in tiles(len(normed_PCD), together):

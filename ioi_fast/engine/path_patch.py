@@ -18,12 +18,12 @@ from ioi_fast.engine.knock_outs import KnockOuts, knock_out_means
 from ioi_fast.engine.overwrites import Put, Site, put_of
 from ioi_fast.engine.placement import blocks_here, on_host
 from ioi_fast.engine.readout import read_out
-from ioi_fast.engine.replays import Replays
 from ioi_fast.engine.rerun import Rerun, Start
-from ioi_fast.engine.tail import Tail
+from ioi_fast.engine.rerun_cells import RerunCells
 from ioi_fast.engine.wave import Wave
+from ioi_fast.engine.wave_graphs import WaveGraphs
 from ioi_fast.plan.path_patch import PathPlan
-from ioi_fast.plan.work import Prompt, tile_variants
+from ioi_fast.plan.path_variants import PathPrompt, tile_variants
 from ioi_fast.results.outcome import Advance, Outcome
 
 
@@ -31,20 +31,20 @@ from ioi_fast.results.outcome import Advance, Outcome
 def path_patch(
     engine: Engine,
     pairs: PromptPairs,
-    work: PathPlan,
+    plan: PathPlan,
     knock_out: KnockOut,
     metric: Metric,
     advance: Advance,
 ) -> Outcome:
     """Carries out a plan: base metric [N] and values [S, N] in the caller's order."""
     base = torch.empty(len(pairs), dtype=torch.float32, device="cpu")
-    values = torch.zeros(work.senders, len(pairs), dtype=torch.float32, device="cpu")
+    values = torch.zeros(plan.senders, len(pairs), dtype=torch.float32, device="cpu")
     exact = engine.exact
-    means = knock_out_means(exact, pairs, knock_out, work.prompt_blocks.largest)
-    replays = Replays.of(engine)
-    for block, chosen, members in blocks_here(pairs, work.prompt_blocks):
-        prompts = [work.prompts[index] for index in block]
-        wanted = _wanted(work, prompts) if work.variants and prompts[0].live else None
+    means = knock_out_means(exact, pairs, knock_out, plan.prompt_blocks.largest)
+    graphs = WaveGraphs.of(engine)
+    for block, chosen, members in blocks_here(pairs, plan.prompt_blocks):
+        prompts = [plan.prompts[index] for index in block]
+        wanted = _wanted(plan, prompts) if plan.variants and prompts[0].live else None
         knocked = KnockOuts.of(exact, members, chosen, knock_out, means)
         sites, final = clean_runs(exact, members, wanted, knocked)
         del knocked  # it holds a layer of a run
@@ -52,10 +52,10 @@ def path_patch(
         base[chosen] = values_N.cpu()
         if wanted is None:
             continue
-        for variants in work.variant_blocks:
-            senders = work.variants[variants.start : variants.stop]
-            wave = Wave.of(engine, sites, senders, work.between)
-            delta = _final(wave, work, members, wanted, replays, advance)
+        for variants in plan.variant_blocks:
+            senders = plan.variants[variants.start : variants.stop]
+            wave = Wave.of(engine, sites, senders, plan.between)
+            delta = _final(wave, plan, members, wanted, graphs, advance)
             rows = on_host([variant.index for variant in senders])
             values[rows[:, None], chosen] = change(delta).cpu()
             del wave, delta
@@ -65,7 +65,7 @@ def path_patch(
 
 
 def wanted_of(
-    prompts: Sequence[Prompt], everywhere: bool, until: tuple[int, int], from_layer: int | None
+    prompts: Sequence[PathPrompt], everywhere: bool, until: tuple[int, int], from_layer: int | None
 ) -> Wanted:
     """What waves over these prompts ask of the two runs."""
     at, new_at, first = (
@@ -75,28 +75,28 @@ def wanted_of(
     return Wanted(at, new_at, first, everywhere, until, from_layer)
 
 
-def _wanted(work: PathPlan, prompts: Sequence[Prompt]) -> Wanted:
-    return wanted_of(prompts, work.everywhere, work.new_until, work.from_layer)
+def _wanted(plan: PathPlan, prompts: Sequence[PathPrompt]) -> Wanted:
+    return wanted_of(prompts, plan.everywhere, plan.new_until, plan.from_layer)
 
 
 def _final(
     wave: Wave,
-    work: PathPlan,
+    plan: PathPlan,
     pairs: PromptPairs,
     wanted: Wanted,
-    replays: Replays,
+    graphs: WaveGraphs,
     advance: Advance,
 ) -> Tensor:
     """Change of the final residual at END, [P, N, D]."""
-    received = replays.run(wave, work.receivers, advance)
-    if work.receivers is None:
+    received = graphs.run(wave, plan.receivers, advance)
+    if plan.receivers is None:
         return received[None]
-    tail = tail_of(pairs, wanted)
-    rerun = Rerun(wave.engine, tail, wave.sites.tail)
+    rerun_cells = rerun_cells_of(pairs, wanted)
+    rerun = Rerun(wave.engine, rerun_cells, wave.sites.rerun_cells)
     parts = []
-    for some in tiles(len(wave.variants), tile_variants(len(tail.in_orig))):
+    for some in tiles(len(wave.variants), tile_variants(len(rerun_cells.in_orig))):
         starts = [(variant.reaches, 1) for variant in wave.variants[some]]
-        parts.append(rerun.run(_puts(wave, received, tail, wanted, some), starts))
+        parts.append(rerun.run(_puts(wave, received, rerun_cells, wanted, some), starts))
     advance(wave.engine.config.n_layer - min(variant.reaches for variant in wave.variants))
     return torch.cat(parts)
 
@@ -104,30 +104,37 @@ def _final(
 @torch.no_grad()
 def first_phase(
     engine: Engine,
-    work: PathPlan,
+    plan: PathPlan,
     pairs: PromptPairs,
     block: Sequence[int],
     knocked: KnockOuts | None,
-) -> tuple[Tail, dict[Site, list[Put]], list[Start]]:
+) -> tuple[RerunCells, dict[Site, list[Put]], list[Start]]:
     """What the first phase leaves for a rerun of the prompts of a block: cells, changes, starts."""
-    wanted = _wanted(work, [work.prompts[index] for index in block])
+    wanted = _wanted(plan, [plan.prompts[index] for index in block])
     sites, _ = clean_runs(engine.exact, pairs, wanted, knocked)
-    wave = Wave.of(engine, sites, work.variants, work.between)
-    received, tail = wave.to_receivers(work.receivers, lambda _: None), tail_of(pairs, wanted)
-    starts = [(variant.reaches, 1) for variant in work.variants]
-    return tail, _puts(wave, received, tail, wanted, slice(None)), starts
+    wave = Wave.of(engine, sites, plan.variants, plan.between)
+    received, rerun_cells = (
+        wave.to_receivers(plan.receivers, lambda _: None),
+        rerun_cells_of(pairs, wanted),
+    )
+    starts = [(variant.reaches, 1) for variant in plan.variants]
+    return rerun_cells, _puts(wave, received, rerun_cells, wanted, slice(None)), starts
 
 
-def tail_of(pairs: PromptPairs, wanted: Wanted) -> Tail:
+def rerun_cells_of(pairs: PromptPairs, wanted: Wanted) -> RerunCells:
     """The cells on which what follows receivers is recomputed."""
-    return Tail.since(Grid.of(torch.zeros_like(pairs.end), pairs.end), wanted.first)
+    return RerunCells.since(Grid.of(torch.zeros_like(pairs.end), pairs.end), wanted.first)
 
 
 def _puts(
-    wave: Wave, received: dict[Receiver, Tensor], tail: Tail, wanted: Wanted, some: slice
+    wave: Wave,
+    received: dict[Receiver, Tensor],
+    rerun_cells: RerunCells,
+    wanted: Wanted,
+    some: slice,
 ) -> dict[Site, list[Put]]:
     """What some variants put in the place of the receivers, after what knock-outs hold."""
-    patched, puts = tail.token <= wanted.at[tail.prompt], _knocked_out(wave)
+    patched, puts = rerun_cells.token <= wanted.at[rerun_cells.prompt], _knocked_out(wave)
     for receiver, value in received.items():
         site = (receiver.site, receiver.node.layer)
         puts.setdefault(site, []).append(put_of(wave.engine.config, receiver, value[some], patched))

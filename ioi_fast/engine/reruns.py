@@ -20,8 +20,14 @@ from ioi_fast.engine.overwrites import Put, Site
 from ioi_fast.engine.placement import blocks_here, on_host, position_here
 from ioi_fast.engine.readout import read_out
 from ioi_fast.engine.rerun import Rerun
-from ioi_fast.engine.sources import Means, Sources, clean_run_of_new, mean_tables, site_of
-from ioi_fast.engine.tail import LayerBase, Tail
+from ioi_fast.engine.rerun_cells import LayerBase, RerunCells
+from ioi_fast.engine.source_values import (
+    Means,
+    SourceValues,
+    clean_run_of_new,
+    mean_tables,
+    site_of,
+)
 from ioi_fast.plan.of_reruns import Asked
 from ioi_fast.plan.rerun_variants import RerunVariant, shared_states
 from ioi_fast.results.outcome import Advance, Outcome
@@ -54,7 +60,9 @@ def run(
         ready = _Ready.of(engine, asked, members, chosen, means)
         values_N, change = read_out(exact, members, chosen, metric, ready.final)
         base[chosen] = values_N.cpu()
-        for tile in tiles(len(plan.variants), plan.variants_together(len(ready.tail.in_orig))):
+        for tile in tiles(
+            len(plan.variants), plan.variants_together(len(ready.rerun_cells.in_orig))
+        ):
             some = plan.variants[tile]
             states, of_variant = shared_states(some, engine.config.n_layer)
             starts = [variant.start for variant in some]
@@ -77,8 +85,8 @@ class _Ready:
     final: Tensor  # [N, D] of the base
 
     @property
-    def tail(self) -> Tail:
-        return self.rerun.tail
+    def rerun_cells(self) -> RerunCells:
+        return self.rerun.rerun_cells
 
     @classmethod
     def of(
@@ -95,21 +103,21 @@ class _Ready:
         orig = CleanRun(exact, grid)
         positions = {name: position_here(one, chosen) for name, one in asked.positions.items()}
         prompts = [plan.prompts[index] for index in chosen.tolist()]
-        tail = Tail.of_cells(grid, [plan.cells(prompt) for prompt in prompts])
-        places = Places.of(positions, pairs, tail, plan.source)
+        rerun_cells = RerunCells.of_cells(grid, [plan.cells(prompt) for prompt in prompts])
+        places = Places.of(positions, pairs, rerun_cells, plan.source)
         new, difference = None, None
         apart, beside = plan.runs_of_new(prompts)
         if apart:
             new = clean_run_of_new(exact, pairs)
         if beside:
             difference = _new_run(exact, grid, pairs)
-        sources = Sources(engine.config, pairs, plan.source, means, new)
-        walk = _Walk(exact, asked, orig, tail, sources, places, difference)
+        sources = SourceValues(engine.config, pairs, plan.source, means, new)
+        walk = _Walk(exact, asked, orig, rerun_cells, sources, places, difference)
         final = walk.run(pairs.orig)
         live = None
         if circuit is not None:
             live = {layer: _live_heads(circuit, layer) for layer in walk.layers}
-        rerun = Rerun(engine, tail, walk.layers, live)
+        rerun = Rerun(engine, rerun_cells, walk.layers, live)
         return cls(rerun, places, walk.values, walk.frozen, final)
 
     def puts(self, variants: Sequence[RerunVariant]) -> dict[Site, list[Put]]:
@@ -127,7 +135,7 @@ class _Ready:
 
     def _masks(self, variants: Sequence[RerunVariant]) -> dict[tuple[str, int, str], Tensor]:
         """Where each site of each layer is overwritten, [P, M] or [P, M, H]."""
-        M, H = len(self.tail.in_orig), self.rerun.engine.config.n_head
+        M, H = len(self.rerun_cells.in_orig), self.rerun.engine.config.n_head
         masks: dict[tuple[str, int, str], Tensor] = {}
         for row, variant in enumerate(variants):
             for change in variant.changes:
@@ -159,12 +167,16 @@ class Places:
 
     @classmethod
     def of(
-        cls, positions: dict[str, Position], pairs: PromptPairs, tail: Tail, source: str
+        cls,
+        positions: dict[str, Position],
+        pairs: PromptPairs,
+        rerun_cells: RerunCells,
+        source: str,
     ) -> Places:
-        """Their cells in the tail, and which of them stand elsewhere in new."""
+        """Their cells in the rerun_cells, and which of them stand elsewhere in new."""
         cells, key = {}, {}
         for name, position in positions.items():
-            cells[name] = position.where(pairs.orig)[tail.prompt, tail.token]
+            cells[name] = position.where(pairs.orig)[rerun_cells.prompt, rerun_cells.token]
             moved = not position.everywhere and not torch.equal(position.orig, position.new)
             key[name] = name if moved and source == "new" else ""
         return cls(positions, cells, key)
@@ -178,15 +190,15 @@ class _Walk:
         engine: Engine,
         asked: Asked,
         orig: CleanRun,
-        tail: Tail,
-        sources: Sources,
+        rerun_cells: RerunCells,
+        sources: SourceValues,
         places: Places,
         difference: NewRun | None,
     ) -> None:
         self._difference, self._new = difference, {}
         self._engine, self._plan, self._orig = engine, asked.plan, orig
         self._circuit = asked.circuit
-        self._tail, self._sources, self._places = tail, sources, places
+        self._rerun_cells, self._sources, self._places = rerun_cells, sources, places
         self.layers: dict[int, LayerBase] = {}
         self.values: Values = {}
         self.frozen: dict[int, Tensor] = {}
@@ -197,10 +209,10 @@ class _Walk:
             if self._difference is not None:
                 self._new = self._difference.step(layer, state, state.at_end)
             if layer >= self._plan.first_layer:
-                self.layers[layer] = self._tail.keep(state)
+                self.layers[layer] = self._rerun_cells.keep(state)
                 self._keep_values(layer, state)
                 if ablated is not None:
-                    self.frozen[layer] = ablated["z"].where[self._tail.in_orig]
+                    self.frozen[layer] = ablated["z"].where[self._rerun_cells.in_orig]
             final = state.resid_post if state.at_end else None
             # Before the next layer's are made.
             del state, ablated
@@ -228,7 +240,7 @@ class _Walk:
 
     def _keep_values(self, layer: int, state: LayerState) -> None:
         """Differences to the base of every site that some variant changes in this layer."""
-        cells, orig = (self._tail.prompt, self._tail.token), self._sources.pairs.orig
+        cells, orig = (self._rerun_cells.prompt, self._rerun_cells.token), self._sources.pairs.orig
         for (site, at), names in self._plan.changes.items():
             if at != layer:
                 continue
@@ -244,10 +256,14 @@ class _Walk:
 
     def _own(self, site: str, layer: int, state: LayerState) -> Tensor:
         """The base's own value at the cells; in the last layer END's, since no other counts."""
-        tail = self._tail
+        rerun_cells = self._rerun_cells
         value = site_of(self._engine.packed, state, site, layer)
         if SITES[site].by_slots:
             at_end = state.at_end and site == "q"
-            return value[tail.prompt, 0] if at_end else value[tail.prompt, tail.token]
+            return (
+                value[rerun_cells.prompt, 0]
+                if at_end
+                else value[rerun_cells.prompt, rerun_cells.token]
+            )
         by_row = not state.at_end or SITES[site].at == BEFORE
-        return value[tail.in_orig] if by_row else value[tail.prompt]
+        return value[rerun_cells.in_orig] if by_row else value[rerun_cells.prompt]

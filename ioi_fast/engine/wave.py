@@ -19,7 +19,7 @@ from ioi_fast.engine.mlp import add_mlp_delta
 from ioi_fast.engine.wave_steps import WaveStep
 from ioi_fast.kernels.reference import Linear
 from ioi_fast.kernels.torch_ops import rows_product
-from ioi_fast.plan.work import Variant, begun_before
+from ioi_fast.plan.path_variants import PathVariant, begun_before
 
 
 def input_of_head(engine: Engine, layer: int, site: str, head: int) -> Linear:
@@ -35,7 +35,7 @@ class Wave:
 
     engine: Engine
     sites: CellSites
-    variants: Sequence[Variant]
+    variants: Sequence[PathVariant]
     between: str
     steps: Sequence[WaveStep]  # by layer
 
@@ -44,7 +44,7 @@ class Wave:
         cls,
         engine: Engine,
         sites: CellSites,
-        variants: Sequence[Variant],
+        variants: Sequence[PathVariant],
         between: str,
     ) -> Wave:
         """The wave of some variants over what both runs left at the cells."""

@@ -1,7 +1,7 @@
 """What a wave does in each layer, as indices that are known before it begins.
 
 They depend on the variants and on knock-outs alone. Made once, they leave nothing in a wave that
-has to wait for a device: so it can be captured and replayed (ioi_fast/engine/replays.py).
+has to wait for a device: so it can be captured and replayed (ioi_fast/engine/wave_graphs.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ioi_fast.engine.both_runs import CellSites
 from ioi_fast.engine.clean_run import tiles
-from ioi_fast.plan.work import Variant, tile_variants
+from ioi_fast.plan.path_variants import PathVariant, tile_variants
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -28,7 +28,7 @@ class WaveStep:
     active: int  # rows that differ before the MLP
 
     @classmethod
-    def of(cls, layer: int, variants: Sequence[Variant], sites: CellSites) -> WaveStep:
+    def of(cls, layer: int, variants: Sequence[PathVariant], sites: CellSites) -> WaveStep:
         """The step of a layer."""
         writes = [
             (row, head.head)
@@ -55,7 +55,7 @@ class WaveStep:
 
 
 def _recomputed(
-    layer: int, variants: Sequence[Variant], cells: int
+    layer: int, variants: Sequence[PathVariant], cells: int
 ) -> list[tuple[slice, Tensor | None]]:
     """Tiles of whole variants, which share the base rows, and which of their rows go through the
     layer's MLP: all, or those that are named."""

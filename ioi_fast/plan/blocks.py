@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from ioi_fast.plan.path_variants import PathPrompt
 from ioi_fast.plan.rerun_variants import RerunPrompt
-from ioi_fast.plan.work import Prompt
 
 Sizes = tuple[int, int]  # prompts of a block, and variants or rows that are together
 # Tokens of the runs that are in flight at once; more would only cost memory.
@@ -31,7 +31,7 @@ class PromptBlocks:
     size: int
 
     @classmethod
-    def of(cls, prompts: Sequence[Prompt | RerunPrompt], size: int) -> PromptBlocks:
+    def of(cls, prompts: Sequence[PathPrompt | RerunPrompt], size: int) -> PromptBlocks:
         """The longest come first, to pad little: what they free is then large enough for all that
         follow."""
         by_kind: dict[tuple[bool, ...], list[int]] = {}

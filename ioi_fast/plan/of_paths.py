@@ -13,7 +13,7 @@ from ioi_fast.plan.budget import fitted
 from ioi_fast.plan.memory.room import Room
 from ioi_fast.plan.pair_sweep import PairPlan, plan_pairs
 from ioi_fast.plan.path_patch import PathPlan, plan_path_patch
-from ioi_fast.plan.work import Knocked, Prompt
+from ioi_fast.plan.path_variants import Knocked, PathPrompt
 
 
 def plan_of_path_patch(
@@ -70,7 +70,7 @@ def _forms(pairs: PromptPairs, knock_out: KnockOut) -> int:
 
 def _prompts(
     pairs: PromptPairs, position: Position, to_logits: bool, knock_out: KnockOut | None = None
-) -> list[Prompt]:
+) -> list[PathPrompt]:
     """What a plan needs to know of the prompts when this position is patched."""
     end = pairs.end
     at, new_at = (end, end) if position.everywhere else (position.orig, position.new)
@@ -85,4 +85,4 @@ def _prompts(
             first = first.minimum(one.orig).minimum(one.new)
     first = first.minimum(at)
     columns = (end, new_at, first, live, at)
-    return [Prompt(*row) for row in zip(*(c.tolist() for c in columns), strict=True)]
+    return [PathPrompt(*row) for row in zip(*(c.tolist() for c in columns), strict=True)]

@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from ioi_fast.asked.nodes import Head, Sender
 from ioi_fast.model.config import GPT2Config
 from ioi_fast.plan.blocks import PromptBlocks, Sizes
+from ioi_fast.plan.flops import run_flops
 from ioi_fast.plan.memory.room import Room
+from ioi_fast.plan.path_variants import ROWS_PER_TILE, PathPrompt, PathVariant
 from ioi_fast.plan.paths import LayerWork, PathsPlan, rows_table
-from ioi_fast.plan.work import ROWS_PER_TILE, Prompt, Variant, run_flops
 
 # Tokens of a block of prompts: every sender's difference is kept for them.
 _TOKENS_KEPT = 256
@@ -30,12 +31,12 @@ class PairPlan(PathsPlan):
     rows_together: int
 
     @property
-    def variants(self) -> tuple[Variant, ...]:
+    def variants(self) -> tuple[PathVariant, ...]:
         """Every head that has a later layer to reach, by layer."""
         L, H = self.config.n_layer, self.config.n_head
         heads = [Head(layer, head) for layer in range(L - 1) for head in range(H)]
         senders = [Sender((head,)) for head in heads]
-        return tuple(Variant(i, s, s.heads[0].layer + 1) for i, s in enumerate(senders))
+        return tuple(PathVariant(i, s, s.heads[0].layer + 1) for i, s in enumerate(senders))
 
     @property
     def new_until(self) -> tuple[int, int]:
@@ -130,7 +131,7 @@ class PairPlan(PathsPlan):
 
 def plan_pairs(
     config: GPT2Config,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[PathPrompt],
     inputs: Sequence[str],
     *,
     everywhere: bool,

@@ -14,9 +14,10 @@ from ioi_fast.asked.nodes import Sender
 from ioi_fast.asked.sites import SITES, Receiver, first_reached, place
 from ioi_fast.model.config import GPT2Config
 from ioi_fast.plan.blocks import TOKENS_PER_BLOCK, PromptBlocks, Sizes, blocks_of
+from ioi_fast.plan.flops import run_flops
 from ioi_fast.plan.memory.room import Room
+from ioi_fast.plan.path_variants import Knocked, PathPrompt, PathVariant, begun_before
 from ioi_fast.plan.paths import LayerWork, PathsPlan, rows_table
-from ioi_fast.plan.work import Knocked, Prompt, Variant, begun_before, run_flops
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +25,7 @@ class PathPlan(PathsPlan):
     """How a path patch is carried out; prints as a table."""
 
     senders: int  # of the call; those that reach no receiver are not among the variants
-    variants: tuple[Variant, ...]  # by first layer
+    variants: tuple[PathVariant, ...]  # by first layer
     receivers: tuple[Receiver, ...] | None  # None: the logits
     knocked: tuple[Knocked, ...]
     knock_source: str  # what knocked-out sites take
@@ -53,7 +54,7 @@ class PathPlan(PathsPlan):
         live_blocks = sum(any(self.prompts[i].live for i in block) for block in self.prompt_blocks)
         return live_blocks * sum(self._steps(self.variants[b.start]) for b in self.variant_blocks)
 
-    def _steps(self, first: Variant) -> int:
+    def _steps(self, first: PathVariant) -> int:
         if self.receivers is None:
             return self.config.n_layer - first.start[0]
         last = max(receiver.node.layer for receiver in self.receivers)
@@ -106,7 +107,7 @@ class PathPlan(PathsPlan):
         flops += len(starting) * out * 2 * K * D * changed + first * 4 * D * F
         return begun * out + first, flops
 
-    def _first_rows(self, prompt: Prompt, at_end: bool) -> int:
+    def _first_rows(self, prompt: PathPrompt, at_end: bool) -> int:
         return int(prompt.at == prompt.end) if at_end else self.cells(prompt)
 
     @property
@@ -156,7 +157,7 @@ class PathPlan(PathsPlan):
 
 def plan_path_patch(
     config: GPT2Config,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[PathPrompt],
     senders: Sequence[Sender],
     receivers: Sequence[Receiver] | None = None,
     *,
@@ -173,7 +174,7 @@ def plan_path_patch(
     for index, sender in enumerate(senders):
         reaches = first_reached(sender, receivers, config.n_layer)
         if reaches is not None:
-            variants.append(Variant(index, sender, reaches))
+            variants.append(PathVariant(index, sender, reaches))
     variants.sort(key=lambda variant: (variant.start, variant.index))
     whole = PathPlan(
         config=config,

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 
 from ioi_fast.model.config import GPT2Config
 from ioi_fast.plan.blocks import PromptBlocks
+from ioi_fast.plan.flops import run_flops
 from ioi_fast.plan.memory.room import Room
-from ioi_fast.plan.work import Prompt, run_flops
+from ioi_fast.plan.path_variants import PathPrompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class PathsPlan:
     """
 
     config: GPT2Config
-    prompts: tuple[Prompt, ...]
+    prompts: tuple[PathPrompt, ...]
     everywhere: bool  # whether every position is patched
     between: str
     vocabulary: int  # tensors of every logit at END that the metric takes, 0 for none
@@ -44,19 +45,19 @@ class PathsPlan:
     peak_bytes: int | None = None  # of memory, where a budget has counted it
 
     @property
-    def live(self) -> list[Prompt]:
+    def live(self) -> list[PathPrompt]:
         """Prompts in which a patch can matter."""
         return [prompt for prompt in self.prompts if prompt.live] if self.variants else []
 
-    def patched(self, prompt: Prompt) -> range:
+    def patched(self, prompt: PathPrompt) -> range:
         """Patched cells of a prompt that can differ."""
         return range(prompt.first_changed if self.everywhere else prompt.at, prompt.at + 1)
 
-    def cells(self, prompt: Prompt) -> int:
+    def cells(self, prompt: PathPrompt) -> int:
         """How many those are."""
         return len(self.patched(prompt))
 
-    def after(self, prompt: Prompt) -> range:
+    def after(self, prompt: PathPrompt) -> range:
         """Tokens of a prompt on which what follows the receivers is recomputed."""
         return range(prompt.first_changed if self.everywhere else prompt.at, prompt.end + 1)
 

@@ -14,16 +14,15 @@ from functools import cached_property
 from ioi_fast.asked.nodes import Head
 from ioi_fast.model.config import GPT2Config
 from ioi_fast.plan.blocks import PromptBlocks, Sizes
+from ioi_fast.plan.flops import FlopCount, run_flops
 from ioi_fast.plan.memory.room import Room
 from ioi_fast.plan.paths import memory_line
-from ioi_fast.plan.rerun_flops import FlopCount
 from ioi_fast.plan.rerun_variants import (
     Change,
     RerunPrompt,
     RerunVariant,
     shared_states,
 )
-from ioi_fast.plan.work import run_flops
 
 # Rows of differences that go through the layers together: enough for full speed and for variants to
 # share their first layers, few enough to stay near the cores.

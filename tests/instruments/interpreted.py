@@ -13,7 +13,7 @@ FILES = sorted(path.name for path in FOLDER.glob("test_*.py"))
 # has a worker of its own.
 OF_KERNELS = (
     *("test_kernels.py", "test_memory_of_kernels.py", "test_repeats.py"),
-    *("test_replays.py", "test_tf32.py"),
+    *("test_wave_graphs.py", "test_tf32.py"),
 )
 
 

@@ -9,7 +9,7 @@ from ioi_fast.asked.nodes import parse_senders
 from ioi_fast.asked.sites import parse_receivers
 from ioi_fast.plan.budget import counted, fitted
 from ioi_fast.plan.path_patch import PathPlan, plan_path_patch
-from ioi_fast.plan.work import Prompt
+from ioi_fast.plan.path_variants import PathPrompt
 
 SMALL = GPT2Config()
 TINY = GPT2Config(n_layer=3, n_head=2, n_embd=8, n_inner=20, vocab_size=31, n_positions=99)
@@ -32,15 +32,15 @@ def planned(
 @st.composite
 def prompts_of_all_kinds(
     draw: st.DrawFn, most: int = 12, at_end: bool = True, aligned: bool = False
-) -> list[Prompt]:
+) -> list[PathPrompt]:
     """Prompts patched at END, or (at_end=False) at any token up to it."""
 
-    def one() -> Prompt:
+    def one() -> PathPrompt:
         end = draw(st.integers(0, 20))
         at = end if at_end else draw(st.integers(0, end))
         new_at = at if aligned else draw(st.sampled_from([at, at, draw(st.integers(0, 20))]))
         live = draw(st.sampled_from([True, False]))
-        return Prompt(end, new_at, draw(st.integers(0, at)), live, None if at_end else at)
+        return PathPrompt(end, new_at, draw(st.integers(0, at)), live, None if at_end else at)
 
     return [one() for _ in range(draw(st.integers(1, most)))]
 

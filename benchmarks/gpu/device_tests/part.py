@@ -40,7 +40,7 @@ SELECTION = {
     ),
     "test_tf32.py": ("test_products_are_of_rounded_operands",),
     "test_calls.py": ("test_path_patching[logits-nothing]",),
-    "test_replays.py": ("test_what_a_recording_forbids_is_seen",),
+    "test_wave_graphs.py": ("test_what_a_recording_forbids_is_seen",),
     "test_repeats.py": tuple(
         f"test_the_same_bits[{name}]" for name in ("one query", "queries", "head_write", "mlp_in")
     ),

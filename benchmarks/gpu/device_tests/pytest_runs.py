@@ -27,7 +27,7 @@ FILES = {
     "test_kernels.py": 6,
     "test_tf32.py": 1,
     "test_calls.py": 2,
-    "test_replays.py": 2,
+    "test_wave_graphs.py": 2,
     "test_repeats.py": 6,
 }
 CORES = 16

@@ -25,7 +25,7 @@ from ioi_fast.benchmarks.gpu.part_files import rows_of
 from ioi_fast.benchmarks.gpu.setting import Setting
 from ioi_fast.benchmarks.gpu.units import Allowance, Row, Unit, shown
 from ioi_fast.benchmarks.roofline import DEVICES, Work
-from ioi_fast.engine.replays import Replays
+from ioi_fast.engine.wave_graphs import WaveGraphs
 from ioi_fast.results.agreement import PROMISED, sweep_error
 
 ROUNDS = 9
@@ -151,13 +151,13 @@ def graphs(on: bool = True) -> Iterator[None]:
 
 def graphs_of(model: GPT2) -> int:
     """Graphs that a model keeps."""
-    kept = [one for one in model.made.packed.values() if isinstance(one, Replays)]
+    kept = [one for one in model.made.packed.values() if isinstance(one, WaveGraphs)]
     return sum(len(one._captured) for one in kept)
 
 
 def forget_graphs(model: GPT2) -> None:
     """Lets go of them, and of the memory that they work in."""
-    for key in [key for key, one in model.made.packed.items() if isinstance(one, Replays)]:
+    for key in [key for key, one in model.made.packed.items() if isinstance(one, WaveGraphs)]:
         del model.made.packed[key]
 
 

@@ -16,7 +16,7 @@ from ioi_fast.plan.memory import runs
 from ioi_fast.plan.memory.ledger import Ledger
 from ioi_fast.plan.memory.reruns import Layer, Put
 from ioi_fast.plan.memory.rows import Rows
-from ioi_fast.plan.work import Knocked, Prompt
+from ioi_fast.plan.path_variants import Knocked, PathPrompt
 
 if TYPE_CHECKING:
     from ioi_fast.plan.pair_sweep import PairPlan
@@ -98,7 +98,7 @@ class Asked:
     aligned: bool  # whether new runs as a difference
     everywhere: bool  # whether all its tokens are read
     until: tuple[int, int]  # the last place of new that is read
-    tail: Rows | None = None  # the cells of reruns
+    rerun_cells: Rows | None = None  # the cells of reruns
     from_layer: int | None = None
     knocked: Sequence[Knocked] = ()
     source: str = "zero"  # of knock-outs
@@ -108,7 +108,7 @@ class Asked:
     def of(
         cls,
         plan: PathPlan | PairPlan,
-        prompts: Sequence[Prompt],
+        prompts: Sequence[PathPrompt],
         from_layer: int | None,
         **knocked: object,
     ) -> Asked:
@@ -124,7 +124,7 @@ class Asked:
             aligned,
             plan.everywhere,
             plan.new_until,
-            tail=Rows.of([plan.after(prompt) for prompt in prompts]),
+            rerun_cells=Rows.of([plan.after(prompt) for prompt in prompts]),
             from_layer=from_layer,
             **knocked,
         )
@@ -205,7 +205,7 @@ class Keeper:
             self._new(ledger, state, at == until, not half, knocked)
         if asked.from_layer is None or at < asked.from_layer:
             return 0
-        return kept_for_reruns(ledger, config, asked.tail, state)
+        return kept_for_reruns(ledger, config, asked.rerun_cells, state)
 
     def _new(
         self,
@@ -257,11 +257,14 @@ class Apart:
         return state.qkv + state.others + before
 
 
-def kept_for_reruns(ledger: Ledger, config: GPT2Config, tail: Rows, state: runs.State) -> int:
-    """Tail.keep: rows of the cells; q, k and v stay as they are, at the end the MLP's input too."""
+def kept_for_reruns(
+    ledger: Ledger, config: GPT2Config, rerun_cells: Rows, state: runs.State
+) -> int:
+    """RerunCells.keep: rows of the cells; q, k, v stay as they are, at the end
+    the MLP's input too."""
     D, F = config.n_embd, config.d_mlp
-    ledger.take(tail.rows * D)
+    ledger.take(rerun_cells.rows * D)
     if state.at_end:
-        return state.qkv + tail.prompts * (D + F)
-    ledger.take(tail.rows * (D + F) + (0 if tail.aligned else tail.slots * D))
+        return state.qkv + rerun_cells.prompts * (D + F)
+    ledger.take(rerun_cells.rows * (D + F) + (0 if rerun_cells.aligned else rerun_cells.slots * D))
     return state.qkv

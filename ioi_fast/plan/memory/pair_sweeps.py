@@ -12,13 +12,13 @@ from ioi_fast.plan.memory import reading, reruns
 from ioi_fast.plan.memory.both_runs import Asked, clean_runs
 from ioi_fast.plan.memory.ledger import Ledger
 from ioi_fast.plan.memory.room import of_prompts
-from ioi_fast.plan.work import Prompt
+from ioi_fast.plan.path_variants import PathPrompt
 
 if TYPE_CHECKING:
     from ioi_fast.plan.pair_sweep import PairPlan
 
 
-def of_block(plan: PairPlan, prompts: Sequence[Prompt]) -> int:
+def of_block(plan: PairPlan, prompts: Sequence[PathPrompt]) -> int:
     """Bytes at the peak of a block of prompts."""
     ledger, config = Ledger(), plan.config
     waves, asked = bool(plan.variants) and prompts[0].live, Asked.of(plan, prompts, from_layer=1)
@@ -36,7 +36,7 @@ def _wave(ledger: Ledger, plan: PairPlan, asked: Asked) -> None:
     for layer in range(1, config.n_layer):
         begun = layer * config.n_head
         normed = ledger.take(begun * cells * config.n_embd)
-        tile = min(begun, plan.together(asked.tail.rows))
+        tile = min(begun, plan.together(asked.rerun_cells.rows))
         for site in plan.inputs:
             _receiver(ledger, plan, asked, layer, site, tile)
         ledger.give(normed)
@@ -46,25 +46,25 @@ def _receiver(
     ledger: Ledger, plan: PairPlan, asked: Asked, layer: int, site: str, tile: int
 ) -> None:
     """What follows from one input of one head, for a tile of senders."""
-    config, tail = plan.config, asked.tail
+    config, rerun_cells = plan.config, asked.rerun_cells
     with ledger.call():
-        ledger.passing(tile * (asked.cells.rows + tail.rows) * config.d_head)
-        ledger.take(tile * tail.rows * config.d_head)
+        ledger.passing(tile * (asked.cells.rows + rerun_cells.rows) * config.d_head)
+        ledger.take(tile * rerun_cells.rows * config.d_head)
         layers = [
             reruns.Layer(
                 config,
-                tail,
+                rerun_cells,
                 asked.orig,
                 tile,
                 0 if at == layer else tile,
                 1 if at == layer else config.n_head,
                 at == config.n_layer - 1,
                 puts={site: [reruns.Put()]} if at == layer else {},
-                live=tail.differing(site, plan.everywhere) if at == layer else 1.0,
+                live=rerun_cells.differing(site, plan.everywhere) if at == layer else 1.0,
             )
             for at in range(layer, config.n_layer)
         ]
         reruns.rerun(ledger, layers, tile)
     with ledger.call():
-        ledger.take(tile * tail.prompts * config.n_embd)
-        reading.change(ledger, config, plan.vocabulary, tile * tail.prompts)
+        ledger.take(tile * rerun_cells.prompts * config.n_embd)
+        reading.change(ledger, config, plan.vocabulary, tile * rerun_cells.prompts)

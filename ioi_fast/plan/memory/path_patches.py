@@ -13,7 +13,7 @@ from ioi_fast.plan.memory.both_runs import Asked, clean_runs
 from ioi_fast.plan.memory.ledger import Ledger
 from ioi_fast.plan.memory.room import of_prompts
 from ioi_fast.plan.memory.rows import Rows
-from ioi_fast.plan.work import Prompt, begun_before, tile_variants
+from ioi_fast.plan.path_variants import PathPrompt, begun_before, tile_variants
 
 if TYPE_CHECKING:
     from ioi_fast.plan.path_patch import PathPlan
@@ -29,7 +29,7 @@ def of_means(plan: PathPlan, together: int) -> Ledger:
     return ledger
 
 
-def of_block(plan: PathPlan, prompts: Sequence[Prompt], variants: int) -> int:
+def of_block(plan: PathPlan, prompts: Sequence[PathPrompt], variants: int) -> int:
     """Bytes at the peak of a block of prompts, with so many senders together."""
     ledger = of_means(plan, len(prompts))
     asked = _asked(plan, prompts)
@@ -43,7 +43,7 @@ def of_block(plan: PathPlan, prompts: Sequence[Prompt], variants: int) -> int:
     )
 
 
-def _asked(plan: PathPlan, prompts: Sequence[Prompt]) -> Asked:
+def _asked(plan: PathPlan, prompts: Sequence[PathPrompt]) -> Asked:
     clean_new = None
     if plan.knocked and plan.knock_source == "new":
         clean_new = Rows.up_to([prompt.last for prompt in prompts])
@@ -97,14 +97,14 @@ def _to_receivers(ledger: Ledger, plan: PathPlan, cells: int, variants: int) -> 
 
 def _rerun(ledger: Ledger, plan: PathPlan, asked: Asked, variants: int) -> None:
     """What follows the receivers, in tiles; what is left are differences at END."""
-    config, tail = plan.config, asked.tail
-    tile = min(variants, tile_variants(tail.rows))
-    ends = tail.prompts * config.n_embd
+    config, rerun_cells = plan.config, asked.rerun_cells
+    tile = min(variants, tile_variants(rerun_cells.rows))
+    ends = rerun_cells.prompts * config.n_embd
     with ledger.call():
         ledger.take((variants - tile) * ends)  # of the tiles before it
         for receiver in plan.receivers:
             width = config.d_head if receiver.of_head else config.n_embd
-            ledger.take(tile * tail.rows * width)
+            ledger.take(tile * rerun_cells.rows * width)
         layers = [_layer(plan, asked, layer, tile) for layer in _layers(plan)]
         reruns.rerun(ledger, layers, tile)
     ledger.passing(2 * variants * ends)
@@ -117,7 +117,7 @@ def _layers(plan: PathPlan) -> range:
 
 def _layer(plan: PathPlan, asked: Asked, layer: int, tile: int) -> reruns.Layer:
     """A layer of a tile of variants."""
-    config, tail = plan.config, asked.tail
+    config, rerun_cells = plan.config, asked.rerun_cells
     starts = sorted(variant.reaches for variant in plan.variants)
     begun = min(tile, sum(start < layer for start in starts))
     active = min(tile, sum(start <= layer for start in starts))
@@ -131,10 +131,10 @@ def _layer(plan: PathPlan, asked: Asked, layer: int, tile: int) -> reruns.Layer:
     named = {receiver.node for receiver in here if receiver.of_head}
     sites = {receiver.site for receiver in here}
     all_live = begun == active or "mlp_in" in sites
-    live = 1.0 if all_live else tail.differing(sites, plan.everywhere)
+    live = 1.0 if all_live else rerun_cells.differing(sites, plan.everywhere)
     return reruns.Layer(
         config,
-        tail,
+        rerun_cells,
         asked.orig,
         active,
         begun,

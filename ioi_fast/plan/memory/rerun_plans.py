@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ioi_fast.plan.flops import FlopCount
 from ioi_fast.plan.memory import reading, reruns, runs
 from ioi_fast.plan.memory.both_runs import NewRun, kept_for_reruns
 from ioi_fast.plan.memory.ledger import Ledger
 from ioi_fast.plan.memory.room import of_prompts
 from ioi_fast.plan.memory.rows import Rows
-from ioi_fast.plan.rerun_flops import FlopCount
 from ioi_fast.plan.rerun_variants import RerunPrompt, RerunVariant, shared_states
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class Tiles:
 
 
 def of_means(plan: RerunPlan) -> Ledger:
-    """sources.mean_tables: the tables stay."""
+    """source_values.mean_tables: the tables stay."""
     ledger = Ledger()
     if plan.mean_last and plan.sites:
         together = plan.prompt_blocks.largest
@@ -124,19 +124,19 @@ def of_means(plan: RerunPlan) -> Ledger:
 def of_block(plan: RerunPlan, prompts: Sequence[RerunPrompt], tiles: Tiles) -> int:
     """Bytes at the peak of a block of prompts."""
     ledger, config = of_means(plan), plan.config
-    tail = Rows.of([plan.cells(prompt) for prompt in prompts])
+    rerun_cells = Rows.of([plan.cells(prompt) for prompt in prompts])
     orig = Rows.up_to([prompt.end for prompt in prompts])
-    _walk(ledger, plan, prompts, orig, tail)
+    _walk(ledger, plan, prompts, orig, rerun_cells)
     reading.read_out(ledger, config, plan.vocabulary, len(prompts))
     if plan.variants:
-        _variants(ledger, plan, orig, tail, tiles)
+        _variants(ledger, plan, orig, rerun_cells, tiles)
     own = of_prompts([prompt.last for prompt in plan.prompts], plan.asked)
     # Prompts of means, which may be the same, are looked at before or after.
     return plan.room.bytes(ledger.peak) + max(own, of_prompts(plan.mean_last, 0))
 
 
 def _walk(
-    ledger: Ledger, plan: RerunPlan, prompts: Sequence[RerunPrompt], orig: Rows, tail: Rows
+    ledger: Ledger, plan: RerunPlan, prompts: Sequence[RerunPrompt], orig: Rows, rerun_cells: Rows
 ) -> None:
     """reruns._Walk: the base run, new beside it, and what is kept of them."""
     config, D = plan.config, plan.config.n_embd
@@ -161,8 +161,8 @@ def _walk(
         sites = difference.step(ledger, at_end, at_end) if difference is not None else 0
         kept = 0
         if at >= plan.first_layer:
-            kept = kept_for_reruns(ledger, config, tail, state)
-            _keep_values(ledger, plan, at, orig, tail, new)
+            kept = kept_for_reruns(ledger, config, rerun_cells, state)
+            _keep_values(ledger, plan, at, orig, rerun_cells, new)
         after = ledger.take(state.rows * D)
         runs.give(ledger, state)
         ledger.give(sites + ablated + resid)
@@ -175,10 +175,10 @@ def _walk(
 
 
 def _keep_values(
-    ledger: Ledger, plan: RerunPlan, at: int, orig: Rows, tail: Rows, new: Rows | None
+    ledger: Ledger, plan: RerunPlan, at: int, orig: Rows, rerun_cells: Rows, new: Rows | None
 ) -> None:
     """Differences to the base of every site that some variant changes in this layer."""
-    D, size = plan.config.n_embd, tail.rows * plan.config.n_embd
+    D, size = plan.config.n_embd, rerun_cells.rows * plan.config.n_embd
     for (site, layer), names in plan.changes.items():
         if layer != at:
             continue
@@ -192,19 +192,19 @@ def _keep_values(
             ledger.take(size)
 
 
-def _variants(ledger: Ledger, plan: RerunPlan, orig: Rows, tail: Rows, tiles: Tiles) -> None:
+def _variants(ledger: Ledger, plan: RerunPlan, orig: Rows, rerun_cells: Rows, tiles: Tiles) -> None:
     """reruns.run: a tile of variants after the other."""
     config = plan.config
-    together = min(len(plan.variants), plan.variants_together(tail.rows))
+    together = min(len(plan.variants), plan.variants_together(rerun_cells.rows))
     steps, masks = tiles.of(together)
-    ledger.take(masks * tail.rows // 4)
+    ledger.take(masks * rerun_cells.rows // 4)
     for step in steps:
         puts = {site: [reruns.Put()] * count for site, count in step.puts}
         if step.frozen:
             puts["z"] = [reruns.Put(valued=False), *puts.get("z", ())]
         layer = reruns.Layer(
             config,
-            tail,
+            rerun_cells,
             orig,
             step.active,
             step.begun,
@@ -220,10 +220,10 @@ def _variants(ledger: Ledger, plan: RerunPlan, orig: Rows, tail: Rows, tiles: Ti
             ledger.take(_packed_heads(plan, until))
             reruns.shared_step(ledger, layer, step.before, step.states)
     ledger.take(_packed_heads(plan, config.n_layer - 1))
-    ledger.passing(2 * together * tail.prompts * config.n_embd)
+    ledger.passing(2 * together * rerun_cells.prompts * config.n_embd)
     with ledger.call():
-        ledger.take(together * tail.prompts * config.n_embd)
-        reading.change(ledger, config, plan.vocabulary, together * tail.prompts)
+        ledger.take(together * rerun_cells.prompts * config.n_embd)
+        reading.change(ledger, config, plan.vocabulary, together * rerun_cells.prompts)
 
 
 def _packed_heads(plan: RerunPlan, until: int) -> int:

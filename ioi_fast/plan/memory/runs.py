@@ -1,4 +1,4 @@
-"""The tensors of clean runs, layer by layer (engine/clean_run.py, both_runs.py, sources.py).
+"""The tensors of clean runs, layer by layer (engine/clean_run.py, both_runs.py, source_values.py).
 
 Pure Python, no torch.
 """
@@ -81,7 +81,7 @@ def _mixed(ledger: Ledger, config: GPT2Config, tokens: Rows, at_end: bool) -> in
 
 @dataclass(slots=True)
 class NewByItself:
-    """sources.Sources.step: the new run layer by layer, all of a layer held until the next."""
+    """SourceValues.step: the new run layer by layer, all of a layer held until the next."""
 
     config: GPT2Config
     tokens: Rows
@@ -105,8 +105,8 @@ class NewByItself:
 
 
 def made_by_slots(config: GPT2Config, source: str, slots: int, new: Rows | None) -> int:
-    """Sources.value: what a value takes before some of it is picked. Means come by slots, so do
-    sites of a new run whose prompts have unlike many rows; others stand there already."""
+    """SourceValues.value: what a value takes before some of it is picked. Means come by slots, so
+    do sites of a new run whose prompts have unlike many rows; others stand there already."""
     if source.startswith("mean"):
         return slots * config.n_embd
     if source == "new" and new is not None and new.unlike:
@@ -117,7 +117,7 @@ def made_by_slots(config: GPT2Config, source: str, slots: int, new: Rows | None)
 def value(
     ledger: Ledger, config: GPT2Config, source: str, rows: int, slots: int, new: Rows | None
 ) -> int:
-    """Sources.value, gathered by rows."""
+    """SourceValues.value, gathered by rows."""
     if rows < slots:
         ledger.passing(made_by_slots(config, source, slots, new) + rows * config.n_embd)
     elif source == "zero":
@@ -133,8 +133,8 @@ def means(
     sites: Collection[tuple[str, int]],
     forms: int,
 ) -> None:
-    """sources.mean_tables: the clean runs that means are over, so many prompts at a time on as many
-    tokens as the longest has; the tables stay."""
+    """source_values.mean_tables: the clean runs that means are over, so many prompts at a time on
+    as many tokens as the longest has; the tables stay."""
     D, T = config.n_embd, max(last) + 1
     table, known = forms * T * D, set()
     for first in range(0, len(last), together):

@@ -70,7 +70,7 @@ def site_of(packed: Packed, state: LayerState, site: str, layer: int) -> Tensor:
 
 
 @dataclass(slots=True, eq=False)
-class Sources:
+class SourceValues:
     """Values of one layer after another; `step` walks the new run where it is the source."""
 
     config: GPT2Config

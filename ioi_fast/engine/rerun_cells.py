@@ -25,7 +25,7 @@ class LayerBase:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Tail:
+class RerunCells:
     """Some tokens of each prompt up to a last one, END unless said otherwise: M rows by prompt; as
     [N, T'] slots some prompts leave free."""
 
@@ -37,18 +37,18 @@ class Tail:
     at: Tensor  # [N, T'] position of each slot, ascending; −1 where a prompt has none
 
     @classmethod
-    def of_cells(cls, orig: Grid, tokens: Sequence[Sequence[int]]) -> Tail:
+    def of_cells(cls, orig: Grid, tokens: Sequence[Sequence[int]]) -> RerunCells:
         """Chosen tokens of each prompt, ascending up to END, which is always among them."""
         prompt = torch.tensor([n for n, own in enumerate(tokens) for _ in own])
         return cls._of(orig, orig.end, prompt, torch.tensor([t for own in tokens for t in own]))
 
     @classmethod
-    def of_grid(cls, orig: Grid, grid: Grid) -> Tail:
+    def of_grid(cls, orig: Grid, grid: Grid) -> RerunCells:
         """The cells of a grid, each prompt up to the grid's own end."""
         return cls._of(orig, grid.end, grid.cells // grid.T, grid.cells % grid.T)
 
     @classmethod
-    def _of(cls, orig: Grid, end: Tensor, prompt: Tensor, token: Tensor) -> Tail:
+    def _of(cls, orig: Grid, end: Tensor, prompt: Tensor, token: Tensor) -> RerunCells:
         width_N = prompt.bincount(minlength=len(end))
         at = torch.full((len(width_N), int(width_N.max())), -1)
         at[torch.arange(at.shape[1]) < width_N[:, None]] = token
@@ -56,7 +56,7 @@ class Tail:
         return cls(end, width_N.cumsum(0) - 1, in_orig, prompt, token, at)
 
     @classmethod
-    def since(cls, orig: Grid, first: Tensor) -> Tail:
+    def since(cls, orig: Grid, first: Tensor) -> RerunCells:
         """The tokens from first[n] ≤ END on."""
         return cls.of_grid(orig, Grid.of(first, orig.end, orig.T))
 

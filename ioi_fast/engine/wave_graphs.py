@@ -44,7 +44,7 @@ class _Captured:
 
 
 @dataclass(slots=True, eq=False)
-class Replays:
+class WaveGraphs:
     """The waves of a model by shape; without `capture` every one of them just runs.
 
     What comes back of a replay is overwritten by the next one.
@@ -55,7 +55,7 @@ class Replays:
     _captured: dict[tuple, _Captured] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, engine: Engine) -> Replays:
+    def of(cls, engine: Engine) -> WaveGraphs:
         """Those of a model on a backend, kept with its packed weights."""
         ops = engine.ops
         if ops.capture is None:

@@ -12,7 +12,7 @@ from device import DEVICE, ON_GPU
 from small_models import ragged_pairs, tiny_model
 
 from ioi_fast import GPT2, path_patch
-from ioi_fast.engine.replays import Replays
+from ioi_fast.engine.wave_graphs import WaveGraphs
 from ioi_fast.kernels import triton_graph
 from ioi_fast.kernels.triton_graph import NotRecordable, recorded, rehearsed
 
@@ -60,7 +60,7 @@ def test_replays_give_what_plain_waves_give(asked: dict, captures: list, monkeyp
     """Four blocks of prompts: the second is captured, and run as the third and fourth are."""
     got = path_patch(MODEL, PAIRS, FEW, **asked, backend="triton")
     assert [len(calls) for calls in captures] == [3], "one shape, three times"
-    monkeypatch.setattr("ioi_fast.engine.replays.Replays.run", _plainly)
+    monkeypatch.setattr("ioi_fast.engine.wave_graphs.WaveGraphs.run", _plainly)
     plain = path_patch(MODEL, PAIRS, FEW, **asked, backend="triton")
     assert torch.equal(got.values, plain.values) and len(captures) == 1
     exact = {**asked, "precision": "fp64", "backend": "reference"}
@@ -69,9 +69,9 @@ def test_replays_give_what_plain_waves_give(asked: dict, captures: list, monkeyp
 
 
 def _plainly(self, wave, receivers, advance):
-    from ioi_fast.engine import replays
+    from ioi_fast.engine import wave_graphs
 
-    return replays._run(wave, receivers, advance)
+    return wave_graphs._run(wave, receivers, advance)
 
 
 def test_shapes_that_come_once_budgets_and_frozen_mlps_are_not_captured(captures: list) -> None:
@@ -116,8 +116,8 @@ def test_changed_weights_are_captured_anew(captures: list, precision: str) -> No
 def test_few_graphs_are_kept(captures: list) -> None:
     for sender in ("0.0", "0.1", "0.2", "1.0", "1.1", "1.2"):
         path_patch(MODEL, PAIRS, [sender], backend="triton")
-    (replays,) = [one for one in MODEL.made.packed.values() if isinstance(one, Replays)]
-    assert len(captures) == 6 and len(replays._captured) == 4
+    (graphs,) = [one for one in MODEL.made.packed.values() if isinstance(one, WaveGraphs)]
+    assert len(captures) == 6 and len(graphs._captured) == 4
 
 
 def test_all_that_a_graph_reads_lives_as_long_as_it(captures: list, monkeypatch) -> None:
@@ -130,8 +130,8 @@ def test_all_that_a_graph_reads_lives_as_long_as_it(captures: list, monkeypatch)
     monkeypatch.setattr(triton_graph, FORM, forgetful)
     path_patch(MODEL, PAIRS, FEW, backend="triton")
     gc.collect()
-    (replays,) = [one for one in MODEL.made.packed.values() if isinstance(one, Replays)]
-    (one,) = replays._captured.values()
+    (graphs,) = [one for one in MODEL.made.packed.values() if isinstance(one, WaveGraphs)]
+    (one,) = graphs._captured.values()
     steps = [step for step in one.wave.steps if step.writes is not None]
     assert len(steps) == 3 and all(rows.numel() for step in steps for rows in step.writes)
 

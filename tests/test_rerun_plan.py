@@ -14,7 +14,7 @@ from ioi_fast import Circuit, GPT2Config, ablate, activation_patch, explain
 from ioi_fast.asked.nodes import Head
 from ioi_fast.engine.ops import Ops
 from ioi_fast.plan.budget import counted, fitted
-from ioi_fast.plan.rerun_flops import FlopCount
+from ioi_fast.plan.flops import FlopCount
 from ioi_fast.plan.rerun_variants import Change, RerunPrompt, RerunVariant, shared_states
 from ioi_fast.plan.reruns import RerunPlan, plan_reruns
 

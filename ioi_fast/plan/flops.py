@@ -1,4 +1,4 @@
-"""The products that a rerun can't avoid, layer by layer, for one prompt.
+"""The products that can't be avoided: of a layer of a run, and of a rerun of one prompt by layers.
 
 Pure Python, no torch. A state is the set of tokens whose residual differs from the base.
 """
@@ -105,3 +105,12 @@ class FlopCount:
 
     def _needed(self, cells: Cells, at_end: bool) -> Cells:
         return cells & {self.end} if at_end else cells
+
+
+def run_flops(
+    config: GPT2Config, end_only: bool, rows: int, prompts: int, with_mlp: bool = True
+) -> int:
+    """Products of one layer of a run; with end_only only keys and values of all its rows."""
+    D, F = config.n_embd, config.d_mlp
+    after = 2 * D * D + 4 * D * F if with_mlp else 0
+    return rows * 4 * D * D + (prompts if end_only else rows) * (2 * D * D + after)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from ioi_fast.asked.nodes import Sender
 from ioi_fast.asked.sites import place
-from ioi_fast.model.config import GPT2Config
 
 # Rows of one matrix product in the wave: enough to run at full rate, few enough that the hidden
 # layer of the block stays in cache.
@@ -18,7 +17,7 @@ ROWS_PER_TILE = 512
 
 
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class PathPrompt:
     """What the plan needs to know of a prompt pair.
 
     new_at is the token of new that matches the patched one, first_changed the first token that
@@ -73,7 +72,7 @@ class Knocked:
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
+class PathVariant:
     """One sender of the call: its place in the caller's order and its nodes by layer."""
 
     index: int
@@ -100,15 +99,6 @@ def tile_variants(rows: int) -> int:
     return max(1, ROWS_PER_TILE // rows)
 
 
-def begun_before(layer: int, variants: Sequence[Variant]) -> int:
+def begun_before(layer: int, variants: Sequence[PathVariant]) -> int:
     """How many of some variants differ before a layer: the first ones, in order of their starts."""
     return sum(variant.start[0] < layer for variant in variants)
-
-
-def run_flops(
-    config: GPT2Config, end_only: bool, rows: int, prompts: int, with_mlp: bool = True
-) -> int:
-    """Products of one layer of a run; with end_only only keys and values of all its rows."""
-    D, F = config.n_embd, config.d_mlp
-    after = 2 * D * D + 4 * D * F if with_mlp else 0
-    return rows * 4 * D * D + (prompts if end_only else rows) * (2 * D * D + after)
