@@ -37,14 +37,14 @@ package = types.ModuleType("ioi_fast")
 package.__path__ = [{path!r}]
 sys.modules["ioi_fast"] = package
 from ioi_fast.model.config import GPT2Config
-from ioi_fast.plan.budget import counted, fitted
+from ioi_fast.plan.budget import Budget
 from ioi_fast.plan.path_patch import plan_path_patch
 from ioi_fast.plan.path_variants import PathPrompt
 from ioi_fast.asked.nodes import parse_senders
 config = GPT2Config()
 prompts, senders = [PathPrompt(15, 15, 3, True)] * 16, parse_senders("heads", config)
 plan = plan_path_patch(config, prompts, senders, between="mlps", vocabulary=0)
-print(counted(fitted(plan, 10**9)))
+print(Budget().counted(Budget(10**9).fitted(plan)))
 """
 
 

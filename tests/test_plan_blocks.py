@@ -13,7 +13,8 @@ from small_plans import SMALL, TINY, any_senders, planned, prompts_of_all_kinds
 
 from ioi_fast import explain, path_patch
 from ioi_fast.plan.memory.ledger import BESIDE
-from ioi_fast.plan.memory.path_patches import of_block
+from ioi_fast.plan.memory.path_patches import beside, of_block
+from ioi_fast.plan.memory.room import Room
 from ioi_fast.plan.path_patch import PathPlan
 from ioi_fast.plan.path_variants import PathPrompt
 
@@ -71,7 +72,8 @@ def check_budget(prompts, senders, share: float, **asked: object) -> None:
         plan = planned(TINY, prompts, senders, **asked, max_memory=budget)
     except ValueError as error:
         needed = int(str(error).split("at least ")[1].split()[0])
-        assert needed == max(of_block(free, [prompt], 1) for prompt in prompts) > budget
+        tensors = max(of_block(free, [prompt], 1) for prompt in prompts)
+        assert needed == Room().bytes(tensors) + beside(free) > budget
         plan = planned(TINY, prompts, senders, **asked, max_memory=needed)
         assert plan.peak_bytes <= needed
     else:

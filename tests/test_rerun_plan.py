@@ -13,7 +13,7 @@ from small_models import ragged_pairs, shifted_pairs, tiny_model
 from ioi_fast import Circuit, GPT2Config, ablate, activation_patch, explain
 from ioi_fast.asked.nodes import Head
 from ioi_fast.engine.ops import Ops
-from ioi_fast.plan.budget import counted, fitted
+from ioi_fast.plan.budget import Budget
 from ioi_fast.plan.flops import FlopCount
 from ioi_fast.plan.rerun_variants import Change, RerunPrompt, RerunVariant, shared_states
 from ioi_fast.plan.reruns import RerunPlan, plan_reruns
@@ -35,7 +35,8 @@ def planned(
 ) -> RerunPlan:
     asked = {"source": "zero"} | more
     plan = plan_reruns(SMALL, prompts or [prompt()], NAMES, variants, **asked)
-    return counted(fitted(plan, max_memory))
+    budget = Budget(max_memory)
+    return budget.counted(budget.fitted(plan))
 
 
 def test_cells_are_those_from_the_first_change_on() -> None:

@@ -11,7 +11,6 @@ from ioi_fast.calls.backends import choose
 from ioi_fast.calls.checks import check_inputs, exact_model
 from ioi_fast.calls.reruns import rerun
 from ioi_fast.calls.surroundings import bar, surroundings
-from ioi_fast.engine import ops
 from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.plan.of_reruns import plan_of_ablations
 from ioi_fast.reference import calls as reference
@@ -47,8 +46,9 @@ def ablate(
         choice = choose(model, backend, precision, max_memory)
         read = bound_metric(metric, pairs.extra)
         if choice.backend != "reference":
-            limits = (max_memory, ops.room_of(model.config, choice.backend, choice.precision))
-            plan = plan_of_ablations(model.config, pairs, mean_pairs, ablations, metric, *limits)
+            plan = plan_of_ablations(
+                model.config, pairs, mean_pairs, ablations, metric, choice.budget(model)
+            )
             outcome, ran = rerun(model, pairs, mean_pairs, plan, read, choice, progress)
         else:
             exact, ran = exact_model(model, choice), "reference"

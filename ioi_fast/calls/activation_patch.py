@@ -10,7 +10,6 @@ from ioi_fast.calls.backends import choose
 from ioi_fast.calls.checks import check_inputs, exact_model
 from ioi_fast.calls.reruns import rerun
 from ioi_fast.calls.surroundings import bar, surroundings
-from ioi_fast.engine import ops
 from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.plan.of_reruns import plan_of_activation_patch
 from ioi_fast.reference import calls as reference
@@ -43,8 +42,9 @@ def activation_patch(
         choice = choose(model, backend, precision, max_memory)
         read = bound_metric(metric, pairs.extra)
         if choice.backend != "reference":
-            limits = (max_memory, ops.room_of(model.config, choice.backend, choice.precision))
-            asked = plan_of_activation_patch(model.config, pairs, patch, metric, *limits)
+            asked = plan_of_activation_patch(
+                model.config, pairs, patch, metric, choice.budget(model)
+            )
             outcome, ran = rerun(model, pairs, pairs, asked, read, choice, progress)
         else:
             exact, ran = exact_model(model, choice), "reference"

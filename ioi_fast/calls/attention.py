@@ -17,6 +17,7 @@ from ioi_fast.engine import attention as fast
 from ioi_fast.engine import ops
 from ioi_fast.engine.engine import Engine
 from ioi_fast.model.gpt2 import GPT2
+from ioi_fast.plan.budget import Budget
 from ioi_fast.plan.of_paths import plan_of_path_patch
 from ioi_fast.reference import calls as reference
 
@@ -63,7 +64,9 @@ def _fast(
     choice: Choice,
 ) -> Tensor:
     table = ops.table_of(choice.backend, choice.precision, model.device)
-    plan = None if patch is None else plan_of_path_patch(model, pairs, patch, "logit_diff", None)
+    plan = (
+        None if patch is None else plan_of_path_patch(model, pairs, patch, "logit_diff", Budget())
+    )
     with table.workspace():
         if plan is None:
             return fast.attention(Engine.of(model, table), pairs, heads, run)

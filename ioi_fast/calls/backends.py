@@ -9,8 +9,9 @@ import torch
 
 from ioi_fast.asked.interventions import check_choice
 from ioi_fast.calls.surroundings import check_positive
-from ioi_fast.engine.ops import why_not_triton
+from ioi_fast.engine.ops import room_of, why_not_triton
 from ioi_fast.model.gpt2 import GPT2
+from ioi_fast.plan.budget import Budget
 
 BACKENDS = ("auto", "reference", "cpu", "triton")
 PRECISIONS = ("fp32", "tf32", "bf16", "fp64")
@@ -18,10 +19,16 @@ PRECISIONS = ("fp32", "tf32", "bf16", "fp64")
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The backend that runs a call ("reference", "cpu" or "triton") and its precision."""
+    """The backend that runs a call ("reference", "cpu" or "triton"), its precision and limit."""
 
     backend: str
     precision: str
+    max_memory: int | None
+
+    def budget(self, model: GPT2, threads: int | None = None) -> Budget:
+        """What the call may take of memory, on so many threads (default: those that torch has)."""
+        room = room_of(model.config, self.backend, self.precision, threads)
+        return Budget(self.max_memory, room)
 
 
 def choose(model: GPT2, backend: object, precision: object, max_memory: object) -> Choice:
@@ -35,7 +42,7 @@ def choose(model: GPT2, backend: object, precision: object, max_memory: object) 
     if backend in ("cpu", "triton") and reason is not None:
         raise RuntimeError(f"backend {backend!r} can't run this: {reason}")
     if backend != "reference" and reason is None:
-        return Choice(fast, precision)
+        return Choice(fast, precision, max_memory)
     if precision in ("tf32", "bf16"):
         because = f" (the fast path can't run this: {reason})" if reason else ""
         raise RuntimeError(f"precision {precision!r} belongs to the fast path{because}")
@@ -46,7 +53,7 @@ def choose(model: GPT2, backend: object, precision: object, max_memory: object) 
         )
     if backend == "auto" and precision != "fp64":
         warnings.warn(f"ioi_fast runs the reference backend, slowly: {reason}", stacklevel=3)
-    return Choice("reference", precision)
+    return Choice("reference", precision, None)
 
 
 def fast_backend(model: GPT2, precision: str, backend: str) -> tuple[str, str | None]:

@@ -8,14 +8,12 @@ from collections.abc import Callable, Mapping
 from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.calls.ablate import ablate, checked_ablations
 from ioi_fast.calls.activation_patch import activation_patch, checked_activation
-from ioi_fast.calls.backends import check_request, fast_backend
+from ioi_fast.calls.backends import Choice, check_request, fast_backend
 from ioi_fast.calls.pair_sweep import checked_sweep, pair_sweep
 from ioi_fast.calls.path_patch import checked_patch, path_patch
 from ioi_fast.calls.surroundings import check_progress, surroundings
-from ioi_fast.engine import ops
 from ioi_fast.model.gpt2 import GPT2
-from ioi_fast.plan.budget import Plan, counted
-from ioi_fast.plan.memory.room import Room
+from ioi_fast.plan.budget import Budget, Plan
 from ioi_fast.plan.of_paths import plan_of_pair_sweep, plan_of_path_patch
 from ioi_fast.plan.of_reruns import plan_of_ablations, plan_of_activation_patch
 
@@ -40,52 +38,49 @@ def explain(call: Callable, model: GPT2, pairs: PromptPairs, **arguments: object
         make = _PLANNERS[call](model, pairs, given)
         check_request(given["backend"], given["precision"], given["max_memory"])
         check_progress(given["progress"])
-        _, reason = fast_backend(model, given["precision"], given["backend"])
+        name, reason = fast_backend(model, given["precision"], given["backend"])
         if given["backend"] == "reference":
             reason = "backend is 'reference'"
         if reason:
             raise ValueError(f"call: only the fast path has a plan, and {reason}")
-        return counted(make())
+        budget = Choice(name, given["precision"], given["max_memory"]).budget(
+            model, given["threads"]
+        )
+        return budget.counted(make(budget))
 
 
 # Each checks the arguments of its call and returns what makes the plan.
-Planner = Callable[[GPT2, PromptPairs, Mapping], Callable[[], Plan]]
+Planned = Callable[[Budget], Plan]
+Planner = Callable[[GPT2, PromptPairs, Mapping], Planned]
 
 
-def _of_path_patch(model: GPT2, pairs: PromptPairs, given: Mapping) -> Callable[[], Plan]:
+def _of_path_patch(model: GPT2, pairs: PromptPairs, given: Mapping) -> Planned:
     names = ("senders", "receivers", "position", "between", "knock_out", "knock_out_source")
     metric = given["metric"]
     patch = checked_patch(model, pairs, metric, **{name: given[name] for name in names})
-    return lambda: plan_of_path_patch(model, pairs, patch, metric, *_limits(model, given))
+    return lambda budget: plan_of_path_patch(model, pairs, patch, metric, budget)
 
 
-def _of_ablate(model: GPT2, pairs: PromptPairs, given: Mapping) -> Callable[[], Plan]:
+def _of_ablate(model: GPT2, pairs: PromptPairs, given: Mapping) -> Planned:
     names = ("variants", "source", "base", "mean_pairs", "metric")
     asked = checked_ablations(model, pairs, **{name: given[name] for name in names})
     ablations, means = asked
     more = (means, ablations, given["metric"])
-    return lambda: plan_of_ablations(model.config, pairs, *more, *_limits(model, given)).plan
+    return lambda budget: plan_of_ablations(model.config, pairs, *more, budget).plan
 
 
-def _of_activation_patch(model: GPT2, pairs: PromptPairs, given: Mapping) -> Callable[[], Plan]:
+def _of_activation_patch(model: GPT2, pairs: PromptPairs, given: Mapping) -> Planned:
     names = ("site", "position", "heads", "metric")
     patch = checked_activation(model, pairs, **{name: given[name] for name in names})
     more = (patch, given["metric"])
-    return lambda: plan_of_activation_patch(model.config, pairs, *more, *_limits(model, given)).plan
+    return lambda budget: plan_of_activation_patch(model.config, pairs, *more, budget).plan
 
 
-def _of_pair_sweep(model: GPT2, pairs: PromptPairs, given: Mapping) -> Callable[[], Plan]:
+def _of_pair_sweep(model: GPT2, pairs: PromptPairs, given: Mapping) -> Planned:
     names = ("inputs", "between", "position", "per_prompt", "metric")
     sweep = checked_sweep(model, pairs, **{name: given[name] for name in names})
     more = (sweep, given["metric"])
-    return lambda: plan_of_pair_sweep(model, pairs, *more, *_limits(model, given))
-
-
-def _limits(model: GPT2, given: Mapping) -> tuple[int | None, Room]:
-    """max_memory, and what the call takes beside its tensors."""
-    backend, _ = fast_backend(model, given["precision"], given["backend"])
-    asked = (backend, given["precision"], given["threads"])
-    return given["max_memory"], ops.room_of(model.config, *asked)
+    return lambda budget: plan_of_pair_sweep(model, pairs, *more, budget)
 
 
 _PLANNERS: dict[Callable, Planner] = {

@@ -49,7 +49,7 @@ def pair_sweep(
         choice = choose(model, backend, precision, max_memory)
         read = bound_metric(metric, pairs.extra)
         kept = PairValues(len(sweep.inputs), model.config, len(pairs), per_prompt)
-        base, ran = _run(model, pairs, sweep, read, choice, max_memory, progress, kept)
+        base, ran = _run(model, pairs, sweep, read, choice, progress, kept)
         definition = {
             "call": "pair_sweep",
             "inputs": list(sweep.inputs),
@@ -91,13 +91,11 @@ def _run(
     sweep: PairSweep,
     metric: Metric,
     choice: Choice,
-    max_memory: int | None,
     progress: bool,
     kept: PairValues,
 ) -> tuple[Tensor, str]:
     if choice.backend != "reference":
-        room = ops.room_of(model.config, choice.backend, choice.precision)
-        plan = plan_of_pair_sweep(model, pairs, sweep, metric, max_memory, room)
+        plan = plan_of_pair_sweep(model, pairs, sweep, metric, choice.budget(model))
         table = ops.table_of(choice.backend, choice.precision, model.device)
         with table.workspace(), bar(plan.steps, "pair sweep", progress) as advance:
             base = fast_pair_sweep(Engine.of(model, table), pairs, plan, metric, kept.keep, advance)

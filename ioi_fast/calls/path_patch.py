@@ -67,7 +67,7 @@ def path_patch(
         )
         choice = choose(model, backend, precision, max_memory)
         read = bound_metric(metric, pairs.extra)
-        outcome, ran = _run_path_patch(model, pairs, patch, read, choice, max_memory, progress)
+        outcome, ran = _run_path_patch(model, pairs, patch, read, choice, progress)
         return Result(
             values=outcome.values.float(),
             base=outcome.base.float(),
@@ -100,14 +100,12 @@ def _run_path_patch(
     patch: PathPatch,
     metric: Metric,
     choice: Choice,
-    max_memory: int | None,
     progress: bool,
 ) -> tuple[Outcome, str]:
     if choice.backend != "reference":
-        room = ops.room_of(model.config, choice.backend, choice.precision)
-        plan = plan_of_path_patch(model, pairs, patch, metric, max_memory, room)
+        plan = plan_of_path_patch(model, pairs, patch, metric, choice.budget(model))
         table = ops.table_of(choice.backend, choice.precision, model.device)
-        if max_memory is not None:
+        if choice.max_memory is not None:
             # What is captured stands beside what a plan counts.
             table = replace(table, capture=None)
         with table.workspace(), bar(plan.steps, "path patch", progress) as advance:

@@ -9,8 +9,7 @@ from ioi_fast.asked.metrics import Metric, vocabulary_tensors
 from ioi_fast.asked.positions import Position
 from ioi_fast.asked.prompts import PromptPairs, first_changed
 from ioi_fast.model.gpt2 import GPT2
-from ioi_fast.plan.budget import fitted
-from ioi_fast.plan.memory.room import Room
+from ioi_fast.plan.budget import Budget
 from ioi_fast.plan.pair_sweep import PairPlan, plan_pairs
 from ioi_fast.plan.path_patch import PathPlan, plan_path_patch
 from ioi_fast.plan.path_variants import Knocked, PathPrompt
@@ -21,8 +20,7 @@ def plan_of_path_patch(
     pairs: PromptPairs,
     patch: PathPatch,
     metric: Metric,
-    max_memory: int | None,
-    room: Room | None = None,
+    budget: Budget,
 ) -> PathPlan:
     """The plan of a path patch; raises ValueError for too small a max_memory."""
     plan = plan_path_patch(
@@ -36,9 +34,8 @@ def plan_of_path_patch(
         knocked=[Knocked(*one.site, one.position.everywhere) for one in patch.knock_out.ablations],
         knock_source=patch.knock_out.source,
         forms=_forms(pairs, patch.knock_out),
-        room=room,
     )
-    return fitted(plan, max_memory)
+    return budget.fitted(plan)
 
 
 def plan_of_pair_sweep(
@@ -46,8 +43,7 @@ def plan_of_pair_sweep(
     pairs: PromptPairs,
     sweep: PairSweep,
     metric: Metric,
-    max_memory: int | None,
-    room: Room | None = None,
+    budget: Budget,
 ) -> PairPlan:
     """The plan of a sweep; raises ValueError for too small a max_memory."""
     plan = plan_pairs(
@@ -57,9 +53,8 @@ def plan_of_pair_sweep(
         everywhere=sweep.position.everywhere,
         between=sweep.between,
         vocabulary=vocabulary_tensors(metric),
-        room=room,
     )
-    return fitted(plan, max_memory)
+    return budget.fitted(plan)
 
 
 def _forms(pairs: PromptPairs, knock_out: KnockOut) -> int:

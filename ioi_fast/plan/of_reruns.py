@@ -14,8 +14,7 @@ from ioi_fast.asked.nodes import Head, Node, Sender
 from ioi_fast.asked.positions import Position, role_position
 from ioi_fast.asked.prompts import PromptPairs, first_changed
 from ioi_fast.model.config import GPT2Config
-from ioi_fast.plan.budget import fitted
-from ioi_fast.plan.memory.room import Room
+from ioi_fast.plan.budget import Budget
 from ioi_fast.plan.rerun_variants import Change, RerunPrompt
 from ioi_fast.plan.reruns import RerunPlan, plan_reruns
 
@@ -35,8 +34,7 @@ def plan_of_ablations(
     mean_pairs: PromptPairs,
     ablations: Ablations,
     metric: Metric,
-    max_memory: int | None,
-    room: Room | None = None,
+    budget: Budget,
 ) -> Asked:
     """What an `ablate` call asks; raises ValueError for too small a max_memory."""
     positions = {a.position.name: a.position for v in ablations.variants for a in v}
@@ -53,7 +51,7 @@ def plan_of_ablations(
         taken["mean_last"] = mean_pairs.new_end.tolist()
     if source == "mean_by_form":
         taken["forms"] = len(mean_pairs.forms.unique())
-    return _asked(config, pairs, variants, positions, taken, circuit, metric, max_memory, room)
+    return _asked(config, pairs, variants, positions, taken, circuit, metric, budget)
 
 
 def plan_of_activation_patch(
@@ -61,8 +59,7 @@ def plan_of_activation_patch(
     pairs: PromptPairs,
     patch: ActivationPatch,
     metric: Metric,
-    max_memory: int | None,
-    room: Room | None = None,
+    budget: Budget,
 ) -> Asked:
     """What an `activation_patch` call asks; raises ValueError for too small a max_memory."""
     positions = {position.name: position for _, position in patch.cells}
@@ -74,7 +71,7 @@ def plan_of_activation_patch(
 
     variants = [changes(place, position.name) for place, position in patch.cells]
     taken = {"source": "new", "source_rows": _rows_of_new(pairs, positions, False)}
-    return _asked(config, pairs, variants, positions, taken, None, metric, max_memory, room)
+    return _asked(config, pairs, variants, positions, taken, None, metric, budget)
 
 
 def _change(node: Node, site: str, position: str) -> Change:
@@ -109,8 +106,7 @@ def _asked(
     taken: dict[str, object],
     circuit: Circuit | None,
     metric: Metric,
-    max_memory: int | None,
-    room: Room | None = None,
+    budget: Budget,
 ) -> Asked:
     for _, role in () if circuit is None else circuit.nodes:
         positions.setdefault(role, role_position(role, pairs, "base"))
@@ -130,6 +126,5 @@ def _asked(
         **taken,
         roles=None if circuit is None else circuit.roles,
         vocabulary=vocabulary_tensors(metric),
-        room=room,
     )
-    return Asked(fitted(plan, max_memory), positions, circuit)
+    return Asked(budget.fitted(plan), positions, circuit)

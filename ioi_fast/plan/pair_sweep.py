@@ -13,7 +13,6 @@ from ioi_fast.asked.nodes import Head, Sender
 from ioi_fast.model.config import GPT2Config
 from ioi_fast.plan.blocks import PromptBlocks, Sizes
 from ioi_fast.plan.flops import run_flops
-from ioi_fast.plan.memory.room import Room
 from ioi_fast.plan.path_variants import ROWS_PER_TILE, PathPrompt, PathVariant
 from ioi_fast.plan.paths import LayerWork, PathsPlan, rows_table
 
@@ -137,7 +136,6 @@ def plan_pairs(
     everywhere: bool,
     between: str,
     vocabulary: int,
-    room: Room | None = None,
 ) -> PairPlan:
     """Every pair of heads, in blocks as large as they may be."""
     whole = PairPlan(
@@ -149,6 +147,5 @@ def plan_pairs(
         vocabulary=vocabulary,
         prompt_blocks=PromptBlocks.of(prompts, len(prompts)),
         rows_together=_ROWS_TOGETHER,
-        room=room or Room(),
     )
     return whole.cut(whole.sizes)

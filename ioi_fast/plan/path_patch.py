@@ -15,7 +15,6 @@ from ioi_fast.asked.sites import SITES, Receiver, first_reached, place
 from ioi_fast.model.config import GPT2Config
 from ioi_fast.plan.blocks import TOKENS_PER_BLOCK, PromptBlocks, Sizes, blocks_of
 from ioi_fast.plan.flops import run_flops
-from ioi_fast.plan.memory.room import Room
 from ioi_fast.plan.path_variants import Knocked, PathPrompt, PathVariant, begun_before
 from ioi_fast.plan.paths import LayerWork, PathsPlan, rows_table
 
@@ -167,7 +166,6 @@ def plan_path_patch(
     knocked: Sequence[Knocked] = (),
     knock_source: str = "zero",
     forms: int = 1,
-    room: Room | None = None,
 ) -> PathPlan:
     """Orders the senders by first layer, in blocks as large as they may be."""
     variants = []
@@ -190,6 +188,5 @@ def plan_path_patch(
         forms=forms,
         prompt_blocks=PromptBlocks.of(prompts, len(prompts)),
         variant_blocks=(range(len(variants)),),
-        room=room or Room(),
     )
     return whole.cut(whole.sizes)

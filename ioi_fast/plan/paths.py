@@ -6,12 +6,11 @@ Pure Python, no torch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ioi_fast.model.config import GPT2Config
 from ioi_fast.plan.blocks import PromptBlocks
 from ioi_fast.plan.flops import run_flops
-from ioi_fast.plan.memory.room import Room
 from ioi_fast.plan.path_variants import PathPrompt
 
 
@@ -41,7 +40,6 @@ class PathsPlan:
     between: str
     vocabulary: int  # tensors of every logit at END that the metric takes, 0 for none
     prompt_blocks: PromptBlocks
-    room: Room = field(default_factory=Room)
     peak_bytes: int | None = None  # of memory, where a budget has counted it
 
     @property

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ioi_fast.asked.nodes import Head
 from ioi_fast.model.config import GPT2Config
 from ioi_fast.plan.blocks import PromptBlocks, Sizes
 from ioi_fast.plan.flops import FlopCount, run_flops
-from ioi_fast.plan.memory.room import Room
 from ioi_fast.plan.paths import memory_line
 from ioi_fast.plan.rerun_variants import (
     Change,
@@ -48,7 +47,6 @@ class RerunPlan:
     vocabulary: int  # tensors of every logit at END that the metric takes, 0 for none
     prompt_blocks: PromptBlocks
     rows_together: int
-    room: Room = field(default_factory=Room)
     peak_bytes: int | None = None  # of memory, where a budget has counted it
 
     @property
@@ -230,7 +228,6 @@ def plan_reruns(
     mean_last: Sequence[int] = (),
     roles: Mapping[Head, tuple[str, ...]] | None = None,
     vocabulary: int = 0,
-    room: Room | None = None,
 ) -> RerunPlan:
     """Orders variants, so that those alike at first stand together, in blocks as large as they may
     be."""
@@ -254,6 +251,5 @@ def plan_reruns(
         mean_last=tuple(mean_last),
         prompt_blocks=PromptBlocks.of(prompts, len(prompts)),
         rows_together=ROWS_TOGETHER,
-        room=room or Room(),
     )
     return whole.cut(whole.sizes)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ioi_fast import GPT2Config
 from ioi_fast.asked.nodes import parse_senders
 from ioi_fast.asked.sites import parse_receivers
-from ioi_fast.plan.budget import counted, fitted
+from ioi_fast.plan.budget import Budget
 from ioi_fast.plan.path_patch import PathPlan, plan_path_patch
 from ioi_fast.plan.path_variants import PathPrompt
 
@@ -26,7 +26,8 @@ def planned(
     settings = {"between": "mlps", "vocabulary": 0, "receivers": "logits", **settings}
     settings["receivers"] = parse_receivers(settings["receivers"], config)
     plan = plan_path_patch(config, prompts, parse_senders(senders, config), **settings)
-    return counted(fitted(plan, max_memory))
+    budget = Budget(max_memory)
+    return budget.counted(budget.fitted(plan))
 
 
 @st.composite

@@ -19,14 +19,19 @@ if TYPE_CHECKING:
 
 
 def of_block(plan: PairPlan, prompts: Sequence[PathPrompt]) -> int:
-    """Bytes at the peak of a block of prompts."""
+    """Floats at the peak of a block of prompts."""
     ledger, config = Ledger(), plan.config
     waves, asked = bool(plan.variants) and prompts[0].live, Asked.of(plan, prompts, from_layer=1)
     clean_runs(ledger, asked, waves)
     reading.read_out(ledger, config, plan.vocabulary, len(prompts))
     if waves:
         _wave(ledger, plan, asked)
-    return plan.room.bytes(ledger.peak) + of_prompts([prompt.last for prompt in plan.prompts], 0)
+    return ledger.peak
+
+
+def beside(plan: PairPlan) -> int:
+    """Bytes that grow with all prompts, whatever their blocks."""
+    return of_prompts([prompt.last for prompt in plan.prompts], 0)
 
 
 def _wave(ledger: Ledger, plan: PairPlan, asked: Asked) -> None:

@@ -30,7 +30,7 @@ def of_means(plan: PathPlan, together: int) -> Ledger:
 
 
 def of_block(plan: PathPlan, prompts: Sequence[PathPrompt], variants: int) -> int:
-    """Bytes at the peak of a block of prompts, with so many senders together."""
+    """Floats at the peak of a block of prompts, with so many senders together."""
     ledger = of_means(plan, len(prompts))
     asked = _asked(plan, prompts)
     waves = bool(plan.variants) and prompts[0].live
@@ -38,9 +38,12 @@ def of_block(plan: PathPlan, prompts: Sequence[PathPrompt], variants: int) -> in
     reading.read_out(ledger, plan.config, plan.vocabulary, len(prompts))
     if waves:
         _wave(ledger, plan, asked, variants)
-    return plan.room.bytes(ledger.peak) + of_prompts(
-        [prompt.last for prompt in plan.prompts], plan.senders
-    )
+    return ledger.peak
+
+
+def beside(plan: PathPlan) -> int:
+    """Bytes that grow with all prompts, whatever their blocks."""
+    return of_prompts([prompt.last for prompt in plan.prompts], plan.senders)
 
 
 def _asked(plan: PathPlan, prompts: Sequence[PathPrompt]) -> Asked:

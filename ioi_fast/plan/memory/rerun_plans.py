@@ -122,7 +122,7 @@ def of_means(plan: RerunPlan) -> Ledger:
 
 
 def of_block(plan: RerunPlan, prompts: Sequence[RerunPrompt], tiles: Tiles) -> int:
-    """Bytes at the peak of a block of prompts."""
+    """Floats at the peak of a block of prompts."""
     ledger, config = of_means(plan), plan.config
     rerun_cells = Rows.of([plan.cells(prompt) for prompt in prompts])
     orig = Rows.up_to([prompt.end for prompt in prompts])
@@ -130,9 +130,14 @@ def of_block(plan: RerunPlan, prompts: Sequence[RerunPrompt], tiles: Tiles) -> i
     reading.read_out(ledger, config, plan.vocabulary, len(prompts))
     if plan.variants:
         _variants(ledger, plan, orig, rerun_cells, tiles)
+    return ledger.peak
+
+
+def beside(plan: RerunPlan) -> int:
+    """Bytes that grow with all prompts, whatever their blocks."""
     own = of_prompts([prompt.last for prompt in plan.prompts], plan.asked)
     # Prompts of means, which may be the same, are looked at before or after.
-    return plan.room.bytes(ledger.peak) + max(own, of_prompts(plan.mean_last, 0))
+    return max(own, of_prompts(plan.mean_last, 0))
 
 
 def _walk(
