@@ -28,13 +28,14 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint bench gpu cost clean
+.PHONY: help setup demo test test-slow mutants lint bench gpu cost clean
 
 help:
 	@echo "make setup      make .venv with the pinned versions (PYTHON=, TORCH_INDEX=)"
 	@echo "make demo       which heads of the bundled model carry the answer: a table and out/"
 	@echo "make test       the tests, a few minutes"
 	@echo "make test-slow  the tests that take minutes each or need a peer library"
+	@echo "make mutants    plants drawn faults and says which test sees each, about an hour"
 	@echo "make lint       ruff check and ruff format --check"
 	@echo "make bench      the benchmarks"
 	@echo "make gpu        all that a GPU can tell, in ten minutes (ARGS=--dry needs none)"
@@ -78,6 +79,10 @@ test: setup
 
 test-slow: setup
 	@$(PYTEST) -m slow $(ARGS)
+
+# Plants the drawn faults one by one in a copy of the checkout: about an hour.
+mutants: setup
+	@PYTHONPATH=tests/instruments python -m planted_faults $(ARGS)
 
 lint: setup
 	@ruff check .

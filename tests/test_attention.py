@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from small_models import moved_pairs, ragged_pairs, shifted_pairs, tiny_model
 
 from ioi_fast import GPT2, PromptPairs, attention
-from ioi_fast.asked.interventions import SOURCES
+from ioi_fast.asked.sources import SOURCES
 
 TOLERANCE = 1e-5
 PROMPTS = {"ragged": ragged_pairs, "moved": moved_pairs, "shifted": shifted_pairs}

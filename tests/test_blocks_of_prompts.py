@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from small_models import tiny_model
 
 from ioi_fast import Circuit, PromptPairs, ablate, activation_patch, attention, path_patch
-from ioi_fast.asked.interventions import SOURCES
+from ioi_fast.asked.sources import SOURCES
 from ioi_fast.plan.memory.ledger import BESIDE
 
 TRUE = {"backend": "reference", "precision": "fp64"}
@@ -86,7 +86,7 @@ def same_patterns(pairs: PromptPairs, **asked: object) -> None:
 @given(
     ends=st.lists(st.integers(3, 30), min_size=2, max_size=12),
     budget=st.integers(400_000, 3_000_000),
-    source=st.sampled_from(SOURCES),
+    source=st.sampled_from(list(SOURCES)),
 )
 def test_any_budget(ends: list[int], budget: int, source: str) -> None:
     pairs = prompts(ends, forms=[n % 2 for n in range(len(ends))])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from small_models import moved_pairs, ragged_pairs, shifted_pairs, tiny_model
 
 from ioi_fast import GPT2, PromptPairs, Result, path_patch
-from ioi_fast.asked.interventions import SOURCES
+from ioi_fast.asked.sources import SOURCES
 
 TOLERANCE = 1e-4
 SENDERS = ["0.0", "0.1", "mlp0", ["0.2", "1.1"], "1.0", "mlp1", "2.1", ["mlp0", "mlp2"]]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from small_models import moved_pairs, ragged_pairs, shifted_pairs, tiny_model
 
 from ioi_fast import GPT2, Circuit, PromptPairs, Result, ablate, activation_patch
-from ioi_fast.asked.interventions import SOURCES
 from ioi_fast.asked.sites import PATCHED, SITES
+from ioi_fast.asked.sources import SOURCES
 
 # The promise is 1e-4; these models reach 2e-5.
 TOLERANCE = 4e-5

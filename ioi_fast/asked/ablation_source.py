@@ -12,20 +12,19 @@ from ioi_fast.asked.interventions import Ablation
 from ioi_fast.asked.nodes import Node
 from ioi_fast.asked.positions import Position, check_matches_by_token
 from ioi_fast.asked.prompts import PromptPairs
+from ioi_fast.asked.sources import SOURCES
 
 
 def check_source(source: str, pairs: PromptPairs, mean_pairs: PromptPairs, argument: str) -> None:
     """Raises ValueError when a mean by form is asked of prompts without (matching) forms."""
-    if source != "mean_by_form":
+    if not SOURCES[source].by_form:
         return
     for name, prompts in (("pairs", pairs), ("mean_pairs", mean_pairs)):
         if prompts.forms is None:
-            raise ValueError(f"{argument}='mean_by_form' needs {name}.forms, which is None")
+            raise ValueError(f"{argument}={source!r} needs {name}.forms, which is None")
     missing = sorted(set(pairs.forms.tolist()) - set(mean_pairs.forms.tolist()))
     if missing:
-        raise ValueError(
-            f"{argument}='mean_by_form': mean_pairs has no prompt of form {missing[0]}"
-        )
+        raise ValueError(f"{argument}={source!r}: mean_pairs has no prompt of form {missing[0]}")
 
 
 def check_new_values(
@@ -71,15 +70,18 @@ def check_reached(
     argument: str,
 ) -> None:
     """Raises ValueError when no prompt has a mean for a position of the original prompts."""
-    if source not in ("mean", "mean_by_form"):
+    if not SOURCES[source].of_means:
         return
-    by_form = source == "mean_by_form"
-    group = mean_pairs.forms if by_form else torch.zeros_like(mean_pairs.answers)
     tokens = torch.zeros(*mean_pairs.new.shape, 0)  # only where they end counts
-    table = MeanTable.of(tokens, mean_pairs.new_end, group)
-    groups = pairs.forms if by_form else torch.zeros_like(pairs.answers)
+    table = MeanTable.of(tokens, mean_pairs.new_end, groups_of(mean_pairs, source))
+    groups = groups_of(pairs, source)
     for position in positions:
         table.rows(groups, position.where(pairs.orig), pairs.end, argument)
+
+
+def groups_of(pairs: PromptPairs, source: str) -> Tensor:
+    """Which mean each prompt takes, [N]: its form's, or the one of all prompts."""
+    return pairs.forms if SOURCES[source].by_form else torch.zeros_like(pairs.answers)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

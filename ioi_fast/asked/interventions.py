@@ -10,10 +10,10 @@ from ioi_fast.asked.nodes import Head, Node, Sender, listed, parse_node, parse_s
 from ioi_fast.asked.positions import Position, check_matches_by_token, parse_position, role_position
 from ioi_fast.asked.prompts import END, PromptPairs
 from ioi_fast.asked.sites import INPUTS, PATCHED, SITES, Receiver, parse_receivers
+from ioi_fast.asked.sources import SOURCES
 from ioi_fast.model.config import GPT2Config
 
 BETWEEN = ("mlps", "nothing")
-SOURCES = ("mean", "mean_by_form", "zero", "new")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,7 +122,7 @@ def parse_path_patch(
     elif chosen is None and position is None:
         # Only END reaches the logits at END while attention is frozen.
         position = END
-    source = check_choice(knock_out_source, SOURCES, "knock_out_source")
+    source = check_choice(knock_out_source, tuple(SOURCES), "knock_out_source")
     ablations = parse_ablations({} if knock_out is None else knock_out, pairs, config, "knock_out")
     return PathPatch(
         senders=parse_senders(senders, config),
@@ -201,7 +201,7 @@ def parse_variants(
         for index, variant in enumerate(variants)
     )
     _check_distinct_variants(parsed)
-    source = check_choice(source, SOURCES, "source")
+    source = check_choice(source, tuple(SOURCES), "source")
     return Ablations(variants=parsed, source=source, circuit=circuit)
 
 

@@ -7,6 +7,7 @@ from ioi_fast.asked.interventions import Ablations, parse_variants
 from ioi_fast.asked.metrics import Metric
 from ioi_fast.asked.own_metrics import bound_metric, check_metric
 from ioi_fast.asked.prompts import PromptPairs
+from ioi_fast.asked.sources import SOURCES
 from ioi_fast.calls.backends import choose
 from ioi_fast.calls.checks import check_inputs, exact_model
 from ioi_fast.calls.reruns import rerun
@@ -84,7 +85,7 @@ def checked_ablations(
     check_inputs(model, pairs)
     check_metric(metric, pairs.extra)
     ablations = parse_variants(pairs, model.config, variants, source, base)
-    if ablations.source == "new":
+    if SOURCES[ablations.source].of_new:
         check_new_values(pairs, ablations.variants, "source", ablations.circuit is not None)
     mean_pairs = pairs if mean_pairs is None else mean_pairs
     check_inputs(model, mean_pairs, "mean_pairs")

@@ -10,6 +10,7 @@ from ioi_fast.asked.interventions import PathPatch, parse_path_patch
 from ioi_fast.asked.metrics import Metric
 from ioi_fast.asked.own_metrics import bound_metric, check_metric
 from ioi_fast.asked.prompts import PromptPairs
+from ioi_fast.asked.sources import SOURCES
 from ioi_fast.calls.backends import Choice, choose
 from ioi_fast.calls.checks import check_inputs, exact_model
 from ioi_fast.calls.surroundings import bar, surroundings
@@ -89,7 +90,7 @@ def checked_patch(model: GPT2, pairs: PromptPairs, metric: Metric, **asked: obje
         check_source(*taken, "knock_out_source")
         positions = [one.position for one in patch.knock_out.ablations]
         check_reached(*taken, positions, "knock_out_source")
-        if patch.knock_out.source == "new":
+        if SOURCES[patch.knock_out.source].of_new:
             check_new_values(pairs, [patch.knock_out.ablations], "knock_out_source")
     return patch
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 from functools import partial
 
 from ioi_fast.asked.circuit import Circuit
-from ioi_fast.asked.interventions import SOURCES
 from ioi_fast.asked.metrics import METRICS
 from ioi_fast.asked.nodes import parse_senders
 from ioi_fast.asked.prompts import PromptPairs
+from ioi_fast.asked.sources import SOURCES
 from ioi_fast.calls.ablate import ablate
 from ioi_fast.calls.explain import explain
 from ioi_fast.commands import options, output

@@ -6,8 +6,8 @@ import argparse
 import time
 from functools import partial
 
-from ioi_fast.asked.interventions import SOURCES
 from ioi_fast.asked.metrics import METRICS
+from ioi_fast.asked.sources import SOURCES
 from ioi_fast.calls.explain import explain
 from ioi_fast.calls.path_patch import path_patch
 from ioi_fast.commands import options, output

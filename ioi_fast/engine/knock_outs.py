@@ -12,6 +12,7 @@ from torch import Tensor
 from ioi_fast.asked.interventions import Ablation, KnockOut
 from ioi_fast.asked.nodes import Head
 from ioi_fast.asked.prompts import PromptPairs
+from ioi_fast.asked.sources import SOURCES
 from ioi_fast.engine.clean_run import Ablated, Grid, Replaced
 from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.placement import position_here
@@ -28,11 +29,10 @@ def knock_out_means(
 
     `together` is how many prompts run at once.
     """
-    if knock_out.source not in ("mean", "mean_by_form") or not knock_out.ablations:
+    if not SOURCES[knock_out.source].of_means or not knock_out.ablations:
         return None
     sites = {ablation.site for ablation in knock_out.ablations}
-    by_form = knock_out.source == "mean_by_form"
-    return mean_tables(engine, pairs, by_form, sites, together)
+    return mean_tables(engine, pairs, knock_out.source, sites, together)
 
 
 @dataclass(slots=True, eq=False)
@@ -60,7 +60,7 @@ class KnockOuts:
             for ablation in knock_out.ablations
         )
         new = None
-        if knock_out.source == "new":
+        if SOURCES[knock_out.source].of_new:
             new = clean_run_of_new(engine, pairs)
         source = (knock_out.source, means, new, "knock_out_source")
         return cls(engine, ablations, SourceValues(engine.config, pairs, *source))

@@ -13,6 +13,7 @@ from ioi_fast.asked.metrics import Metric
 from ioi_fast.asked.positions import Position
 from ioi_fast.asked.prompts import PromptPairs, first_changed
 from ioi_fast.asked.sites import BEFORE, SITES
+from ioi_fast.asked.sources import SOURCES
 from ioi_fast.engine.clean_run import Ablated, CleanRun, Grid, LayerState, Replaced, tiles
 from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.new_run import NewRun
@@ -53,9 +54,9 @@ def run(
     base = torch.empty(len(pairs), dtype=torch.float32, device="cpu")
     values = torch.zeros(plan.asked, len(pairs), dtype=torch.float32, device="cpu")
     means = None
-    if plan.source in ("mean", "mean_by_form") and plan.sites:
-        by_form = plan.source == "mean_by_form"
-        means = mean_tables(exact, mean_pairs, by_form, plan.sites, plan.prompt_blocks.largest)
+    if SOURCES[plan.source].of_means and plan.sites:
+        together = plan.prompt_blocks.largest
+        means = mean_tables(exact, mean_pairs, plan.source, plan.sites, together)
     for _, chosen, members in blocks_here(pairs, plan.prompt_blocks):
         ready = _Ready.of(engine, asked, members, chosen, means)
         values_N, change = read_out(exact, members, chosen, metric, ready.final)
@@ -178,7 +179,7 @@ class Places:
         for name, position in positions.items():
             cells[name] = position.where(pairs.orig)[rerun_cells.prompt, rerun_cells.token]
             moved = not position.everywhere and not torch.equal(position.orig, position.new)
-            key[name] = name if moved and source == "new" else ""
+            key[name] = name if moved and SOURCES[source].of_new else ""
         return cls(positions, cells, key)
 
 

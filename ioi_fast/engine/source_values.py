@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ioi_fast.asked.ablation_source import MeanTable
+from ioi_fast.asked.ablation_source import MeanTable, groups_of
 from ioi_fast.asked.positions import Position
 from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.asked.sites import SITES
+from ioi_fast.asked.sources import SOURCES
 from ioi_fast.engine.clean_run import CleanRun, Grid, LayerState, tiles
 from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.packing import Packed
@@ -34,7 +35,7 @@ def clean_run_of_new(engine: Engine, pairs: PromptPairs, T: int | None = None) -
 def mean_tables(
     engine: Engine,
     pairs: PromptPairs,
-    by_form: bool,
+    source: str,
     sites: set[tuple[str, int]],
     together: int,
 ) -> Means:
@@ -42,7 +43,7 @@ def mean_tables(
 
     `together` is how many prompts run at once.
     """
-    groups = pairs.forms if by_form else torch.zeros_like(pairs.answers)
+    groups = groups_of(pairs, source)
     ids, last = groups.unique(), max(layer for _, layer in sites)
     T = int(pairs.new_end.max()) + 1
     found: dict[tuple[str, int], MeanTable] = {}
@@ -99,16 +100,16 @@ class SourceValues:
         `where` are the cells that will be read. Raises ValueError when a mean has no prompt there.
         """
         N, T = where_NT.shape
-        if self.kind == "zero":
-            zero = torch.zeros(1, 1, self.config.n_embd, dtype=torch.float32)
-            return self._by_head(site, zero.expand(N, T, -1))
-        if self.means is None:
+        if self.means is not None:
+            end = self.pairs.end if run == "orig" else self.pairs.new_end
+            groups = groups_of(self.pairs, self.kind)
+            value = self.means[site, layer].rows(groups, where_NT, end, self.argument)
+            return self._by_head(site, value)
+        if SOURCES[self.kind].of_new:
             value = self._new_site(site, layer)
             return value if run == "new" else position.aligned(value, T)
-        end = self.pairs.end if run == "orig" else self.pairs.new_end
-        groups = self.pairs.forms if self.kind == "mean_by_form" else torch.zeros_like(end)
-        value = self.means[site, layer].rows(groups, where_NT, end, self.argument)
-        return self._by_head(site, value)
+        zero = torch.zeros(1, 1, self.config.n_embd, dtype=torch.float32)
+        return self._by_head(site, zero.expand(N, T, -1))
 
     def _new_site(self, site: str, layer: int) -> Tensor:
         value = site_of(self.new.engine.packed, self._state, site, layer)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from ioi_fast.asked.circuit import Circuit
-from ioi_fast.asked.interventions import SOURCES, check_choice
+from ioi_fast.asked.interventions import check_choice
 from ioi_fast.asked.prompts import PromptPairs
+from ioi_fast.asked.sources import SOURCES
 from ioi_fast.calls.ablate import ablate
 from ioi_fast.calls.path_patch import path_patch
 from ioi_fast.ioi.backwards import Found, NothingToFind, Search, search_backwards
@@ -71,7 +72,7 @@ def discover(
         if not 0 < value < 1:
             raise ValueError(f"{name} must lie between 0 and 1, got {value}")
     if source is not None:
-        check_choice(source, SOURCES, "source")
+        check_choice(source, tuple(SOURCES), "source")
     else:
         known = pairs.forms is not None and (mean_pairs is None or mean_pairs.forms is not None)
         source = "mean_by_form" if known else "mean"

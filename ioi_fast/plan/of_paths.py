@@ -8,6 +8,7 @@ from ioi_fast.asked.interventions import KnockOut, PairSweep, PathPatch
 from ioi_fast.asked.metrics import Metric, vocabulary_tensors
 from ioi_fast.asked.positions import Position
 from ioi_fast.asked.prompts import PromptPairs, first_changed
+from ioi_fast.asked.sources import SOURCES
 from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.plan.budget import Budget
 from ioi_fast.plan.pair_sweep import PairPlan, plan_pairs
@@ -59,7 +60,7 @@ def plan_of_pair_sweep(
 
 def _forms(pairs: PromptPairs, knock_out: KnockOut) -> int:
     """Groups of prompts with means of their own."""
-    by_form = knock_out.ablations and knock_out.source == "mean_by_form"
+    by_form = knock_out.ablations and SOURCES[knock_out.source].by_form
     return len(pairs.forms.unique()) if by_form else 1
 
 

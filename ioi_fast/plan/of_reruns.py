@@ -13,6 +13,7 @@ from ioi_fast.asked.metrics import Metric, vocabulary_tensors
 from ioi_fast.asked.nodes import Head, Node, Sender
 from ioi_fast.asked.positions import Position, role_position
 from ioi_fast.asked.prompts import PromptPairs, first_changed
+from ioi_fast.asked.sources import SOURCES
 from ioi_fast.model.config import GPT2Config
 from ioi_fast.plan.budget import Budget
 from ioi_fast.plan.rerun_variants import Change, RerunPrompt
@@ -42,14 +43,14 @@ def plan_of_ablations(
         tuple(_change(ablation.node, "z", ablation.position.name) for ablation in variant)
         for variant in ablations.variants
     ]
-    source, circuit = ablations.source, ablations.circuit
-    taken: dict[str, object] = {"source": source}
-    if source == "new":
+    source, circuit = SOURCES[ablations.source], ablations.circuit
+    taken: dict[str, object] = {"source": ablations.source}
+    if source.of_new:
         taken["source_rows"] = _rows_of_new(pairs, positions, circuit is not None)
-    elif source != "zero":
+    elif source.of_means:
         taken["source_rows"] = int((mean_pairs.new_end + 1).sum())
         taken["mean_last"] = mean_pairs.new_end.tolist()
-    if source == "mean_by_form":
+    if source.by_form:
         taken["forms"] = len(mean_pairs.forms.unique())
     return _asked(config, pairs, variants, positions, taken, circuit, metric, budget)
 

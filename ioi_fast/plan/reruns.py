@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from ioi_fast.asked.nodes import Head
+from ioi_fast.asked.sources import SOURCES
 from ioi_fast.model.config import GPT2Config
 from ioi_fast.plan.blocks import PromptBlocks, Sizes
 from ioi_fast.plan.flops import FlopCount, run_flops
@@ -79,7 +80,7 @@ class RerunPlan:
 
         By itself where a position stands elsewhere in new, or where the base is a circuit.
         """
-        if self.source != "new" or not self.sites:
+        if not SOURCES[self.source].of_new or not self.sites:
             return False, False
         if self.roles is not None:
             return True, False
@@ -186,7 +187,7 @@ class RerunPlan:
         """Which values at a site a position takes: its own where it stands elsewhere in new."""
         at = self.names.index(position)
         moved = any(prompt.at[at] != prompt.at_new[at] for prompt in self.prompts)
-        return position if moved and self.source == "new" else ""
+        return position if moved and SOURCES[self.source].of_new else ""
 
     def live_heads(self, layer: int) -> set[int]:
         """Heads of a layer that can differ once a variant does."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ioi_fast.asked.ablation_source import MeanTable
+from ioi_fast.asked.ablation_source import MeanTable, groups_of
 from ioi_fast.asked.nodes import Head, Node
 from ioi_fast.asked.positions import Position
 from ioi_fast.asked.prompts import PromptPairs
+from ioi_fast.asked.sources import SOURCES
 from ioi_fast.model.config import GPT2Config
 from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.reference.run import Overwrite, Run, Site, plain_run
@@ -47,12 +48,12 @@ class Replacements:
     ) -> None:
         self._config = model.config
         self._pairs = pairs
-        self._source, self._argument = source, argument
+        self._source, self._kind, self._argument = source, SOURCES[source], argument
         self._mean_pairs = mean_pairs
         self._clean_new: Run | None = None
         self._tables: dict[Site, MeanTable] = {}
-        if source != "zero":
-            prompts = pairs if source == "new" else mean_pairs
+        if self._kind.of_means or self._kind.of_new:
+            prompts = pairs if self._kind.of_new else mean_pairs
             self._clean_new = plain_run(model, prompts.new, prompts.new_end)
 
     def overwrite(
@@ -66,12 +67,13 @@ class Replacements:
         return key, Overwrite(where, self._value(key, where_NT, position, run))
 
     def _value(self, key: Site, where_NT: Tensor, position: Position | None, run: str) -> Tensor:
-        if self._source == "zero":
-            return torch.zeros(())
-        if self._source == "new":
+        if self._kind.of_new:
             return self._from_new(key, where_NT, position, run)
+        if not self._kind.of_means:
+            return torch.zeros(())
         end = self._pairs.end if run == "orig" else self._pairs.new_end
-        return self._table(key).rows(self._groups(self._pairs), where_NT, end, self._argument)
+        groups = groups_of(self._pairs, self._source)
+        return self._table(key).rows(groups, where_NT, end, self._argument)
 
     def _from_new(self, key: Site, where_NT: Tensor, position: Position | None, run: str) -> Tensor:
         value_new = self._clean_new.used[key]
@@ -85,12 +87,6 @@ class Replacements:
     def _table(self, key: Site) -> MeanTable:
         if key not in self._tables:
             prompts = self._mean_pairs
-            value = self._clean_new.used[key]
-            self._tables[key] = MeanTable.of(value, prompts.new_end, self._groups(prompts))
+            value, groups = self._clean_new.used[key], groups_of(prompts, self._source)
+            self._tables[key] = MeanTable.of(value, prompts.new_end, groups)
         return self._tables[key]
-
-    def _groups(self, prompts: PromptPairs) -> Tensor:
-        """Which mean each prompt uses: its form's, or the one of all prompts."""
-        if self._source == "mean_by_form":
-            return prompts.forms
-        return torch.zeros(len(prompts), dtype=torch.int64)
