@@ -88,7 +88,7 @@ CALLS = {
         {"site": "z", "position": "S2", "moved": 1, "max_memory": 80 * MEGABYTE},
     ),
     "knock-outs": ("path_patch", 12, 64, {"knock_out": {"9.3": "END", "mlp2": "S2"}}),
-    "pairs of heads": ("pair_sweep", 4, 16, {}),
+    "pairs of heads": ("pair_sweep", 3, 16, {}),
 }
 
 
