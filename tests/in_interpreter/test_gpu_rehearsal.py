@@ -72,6 +72,7 @@ def in_fp32_sums(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return left.float() @ right.float()
 
 
+@pytest.mark.slow
 def test_every_part_that_takes_times(setting: Setting, monkeypatch) -> None:
     monkeypatch.setattr(ceilings, "in_fp32_sums", in_fp32_sums)
     compensated = ceilings._compensated(ceilings.bf16_parts, in_fp32_sums)
@@ -127,6 +128,7 @@ def test_other_bits_under_graphs_and_in_repeats_are_rows_that_say_so(setting, mo
     assert "seconds" not in row, "a wrong answer has no time"
 
 
+@pytest.mark.slow
 def test_peers_on_a_device_of_their_own(setting: Setting, monkeypatch) -> None:
     """No tensor of theirs meets one of the host."""
     monkeypatch.setattr(peer_rows, "recorded", rehearsed)
@@ -140,6 +142,7 @@ def test_peers_on_a_device_of_their_own(setting: Setting, monkeypatch) -> None:
     assert found["J1 recorded fp32"]["seconds"] and found["J1 graphs fp32"]["seconds"]
 
 
+@pytest.mark.slow
 def test_kernels_on_a_device_of_their_own(setting: Setting, monkeypatch) -> None:
     monkeypatch.setattr(kernels, "launched_on", lambda device: nullcontext())
     found = rows(kernels, replace(setting, jobs=("J1",)), "kernels")

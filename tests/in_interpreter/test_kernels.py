@@ -74,7 +74,11 @@ def test_attention_delta_of_wide_heads(T: int, K: int) -> None:
 @pytest.mark.parametrize("size", [3.0, 1e-2, 1e-5])
 @pytest.mark.parametrize(
     ("T", "S", "C", "K"),
-    [(1, 65, 1, 8), (70, 70, 5, 5), (1, 130, 40, 17), (2, 40, 3, 128), (1, 17, 17, 129)],
+    [
+        *((1, 65, 1, 8), (70, 70, 5, 5), (1, 130, 40, 17)),
+        pytest.param(2, 40, 3, 128, marks=pytest.mark.slow),
+        pytest.param(1, 17, 17, 129, marks=pytest.mark.slow),
+    ],
 )
 def test_attention_delta_of_long_prompts_and_wide_heads(
     T: int, S: int, C: int, K: int, size: float, launches: list
@@ -193,7 +197,7 @@ def test_attention_delta_of_variants_with_private_keys(T: int, C: int, P: int) -
 
 @pytest.mark.parametrize("size", [3.0, 1e-2])
 @pytest.mark.parametrize("K", [1, 16, 24])
-@pytest.mark.parametrize("T", [1, 15, 33])
+@pytest.mark.parametrize("T", [1, 15, pytest.param(33, marks=pytest.mark.slow)])
 def test_attention_delta_by_a_table(T: int, K: int, size: float) -> None:
     """Rows and heads that are computed, frozen, or taken from one of two sources."""
     P, N, H = 4, 2, 3
@@ -274,7 +278,7 @@ def in_fp16(op: str, *inputs: object) -> None:
     assert_close(got, truth, 1e-3, what=op)
 
 
-@pytest.mark.parametrize("T", [1, 16, 17, 66])
+@pytest.mark.parametrize("T", [1, 16, 17, pytest.param(66, marks=pytest.mark.slow)])
 def test_attention_in_fp16(T: int) -> None:
     P, N, H, K = 3, 2, 2, 8
     base = [normal(N, T, H, K, seed=seed) for seed in (1, 2, 3)]

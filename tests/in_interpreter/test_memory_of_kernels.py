@@ -66,7 +66,7 @@ def test_frozen_heads_move_nothing_but_the_table_and_their_zeros(T: int, launche
 
 
 @pytest.mark.parametrize("T", [1, 16])
-@pytest.mark.parametrize("C", [1, 16])
+@pytest.mark.parametrize("C", [1, pytest.param(16, marks=pytest.mark.slow)])
 def test_attention_asks_for_little_more_than_it_must(T: int, C: int, launches: list) -> None:
     """GPT-2 small's heads, 16 tokens, many variants: every tensor once is the least."""
     P, N, S, H, K = 144, 1, 16, 2, 64

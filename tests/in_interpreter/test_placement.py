@@ -46,7 +46,7 @@ def model():
         yield HOST.to(device=DEVICE)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", list(CALLS))
 def test_calls(kind: str, precision: str, model) -> None:
     call, asked = CALLS[kind]

@@ -20,6 +20,7 @@ HOST, PAIRS = tiny_model(), ragged_pairs(8)
 MODEL = HOST.to(device=DEVICE)
 FEW = ["0.1", "1.2", "mlp1", ["0.0", "2.1"], ["mlp0", "0.2"]]
 FORM = "recorded" if ON_GPU else "rehearsed"
+SLOW = pytest.mark.slow
 
 
 @pytest.fixture
@@ -48,11 +49,11 @@ def captures(monkeypatch: pytest.MonkeyPatch) -> list:
     "asked",
     [
         {},
-        {"precision": "bf16"},
-        {"between": "nothing"},
+        pytest.param({"precision": "bf16"}, marks=SLOW),
+        pytest.param({"between": "nothing"}, marks=SLOW),
         {"receivers": ["2.1.q", "1.0.v"], "position": "END"},
-        {"receivers": ["mlp2", "2.0.k"], "position": "S2"},
-        {"knock_out": {"0.2": "END"}},
+        pytest.param({"receivers": ["mlp2", "2.0.k"], "position": "S2"}, marks=SLOW),
+        pytest.param({"knock_out": {"0.2": "END"}}, marks=SLOW),
     ],
     ids=str,
 )
@@ -74,6 +75,7 @@ def _plainly(self, wave, receivers, advance):
     return wave_graphs._run(wave, receivers, advance)
 
 
+@SLOW
 def test_shapes_that_come_once_budgets_and_frozen_mlps_are_not_captured(captures: list) -> None:
     asked = {"senders": FEW, "backend": "triton"}
     for how in (
@@ -89,6 +91,7 @@ def test_shapes_that_come_once_budgets_and_frozen_mlps_are_not_captured(captures
     assert shapes <= 4, "blocks of unlike many cells have graphs of their own"
 
 
+@SLOW
 def test_calls_that_are_alike_share_what_was_captured(captures: list, monkeypatch) -> None:
     monkeypatch.setattr("ioi_fast.plan.path_patch.TOKENS_PER_BLOCK", 512)
     truth = path_patch(HOST, PAIRS, FEW, backend="reference", precision="fp64")
@@ -101,6 +104,7 @@ def test_calls_that_are_alike_share_what_was_captured(captures: list, monkeypatc
     assert len(captures) == 1, "other variants and other paths are other waves"
 
 
+@SLOW
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_changed_weights_are_captured_anew(captures: list, precision: str) -> None:
     how = {"backend": "triton", "precision": precision}
@@ -113,6 +117,7 @@ def test_changed_weights_are_captured_anew(captures: list, precision: str) -> No
     assert not torch.equal(got, before) and len(captures) == 3
 
 
+@SLOW
 def test_few_graphs_are_kept(captures: list) -> None:
     for sender in ("0.0", "0.1", "0.2", "1.0", "1.1", "1.2"):
         path_patch(MODEL, PAIRS, [sender], backend="triton")

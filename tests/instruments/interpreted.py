@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 FOLDER = Path(__file__).parents[1] / "in_interpreter"
@@ -15,12 +16,18 @@ OF_KERNELS = (
     *("test_kernels.py", "test_memory_of_kernels.py", "test_repeats.py"),
     *("test_wave_graphs.py", "test_tf32.py"),
 )
+OF_CALLS = [file for file in FILES if file not in OF_KERNELS]
 
 
-def run_in_the_interpreter(file: str) -> None:
-    """Raises AssertionError unless every test of the file passes."""
+def with_slow_tests(files: Iterable[str]) -> list[str]:
+    """Files some of whose tests are marked as slow, which the fast suite leaves out."""
+    return [file for file in files if "mark.slow" in (FOLDER / file).read_text()]
+
+
+def run_in_the_interpreter(file: str, marked: str = "not slow") -> None:
+    """Raises AssertionError unless every test of the file that is marked so passes."""
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    flags = ["-P", "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    flags = ["-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", marked]
     command = [sys.executable, *flags, str(FOLDER / file)]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=880)
     # pytest exits with 5 where it finds no test

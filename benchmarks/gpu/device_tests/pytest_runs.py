@@ -84,6 +84,7 @@ class FileRun:
     def _one(self, begin: float) -> None:
         told = {FOLDER: str(self.folder), FROM: str(begin)}
         command = [sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", "-p", PLUGIN]
+        command += ["-m", ""]  # slow ones too: they are not on a GPU
         command += [f"{self.file}::{name}" for name in self.select] or [self.file]
         log = self.folder / f"log-{len(self.logs)}.txt"
         environment = {**processes.surroundings(self.device), **told}
