@@ -123,6 +123,7 @@ def test_the_rank_among_many_tokens() -> None:
     check([case("gelu_new", "path_patch", 8, 0, 250_000, metric="rank")], "c++")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["path_patch", "ablate"])
 def test_many_prompts_of_a_small_model(call: str) -> None:
     """What a call holds of each prompt grows with them, whatever the blocks."""
