@@ -37,6 +37,7 @@ def test_results_of_another_machine_are_refused_before_anything_runs(
     assert "can't be kept beside" in capsys.readouterr().err and old.read_text() == before
 
 
+@pytest.mark.slow
 def test_an_expression_that_matches_nothing_fails(tmp_path: Path) -> None:
     out = tmp_path / "results.json"
     assert main(["bench", "-k", "nothing_of_this_name", "--out", str(out)]) == 2

@@ -99,6 +99,7 @@ def test_errors_on_the_bundled_model(means: str) -> None:
     check_promise(sweep_errors(in_bf16(path_patch, model, pairs).values, truth.values))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", [*SHAPES, "demo"])
 def test_plain_bf16_is_an_order_worse(where: str) -> None:
     """Both figures side by side: whole activations in bf16 against differences in bf16."""

@@ -41,6 +41,7 @@ def in_fresh_process(**environment: str) -> str:
     return run.stdout.strip()
 
 
+@pytest.mark.slow
 def test_a_build_is_kept_and_used_again(tmp_path: Path) -> None:
     # Without ninja on PATH: the one of the environment is found all the same.
     tmp_path = tmp_path / "with a space"
@@ -54,6 +55,7 @@ def test_a_build_is_kept_and_used_again(tmp_path: Path) -> None:
     assert library.stat().st_mtime_ns == made
 
 
+@pytest.mark.slow
 def test_flags_in_cxx_are_kept_and_a_launcher_is_left_out(tmp_path: Path) -> None:
     compiler = build.find_compiler()[0]
     said = in_fresh_process(CXX=f"ccache {compiler} -O1", **{build.CACHE_VARIABLE: str(tmp_path)})

@@ -7,6 +7,7 @@ import pytest
 from ioi_fast.benchmarks.definitions import CHOICES, PAGE, lines
 
 
+@pytest.mark.slow
 def test_the_page_is_what_is_measured() -> None:
     text = PAGE.read_text()
     written = [line for line in text.splitlines() if line.startswith("|")]

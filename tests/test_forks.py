@@ -58,6 +58,7 @@ def run(code: str, seconds: int = 100) -> str:
     return found.stdout
 
 
+@pytest.mark.slow
 def test_a_child_of_a_process_whose_threads_were_used_runs_every_call_on_one() -> None:
     run("""
 torch.ones(2**22).sqrt().sum()  # torch's threads, but none of our calls yet

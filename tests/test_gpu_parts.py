@@ -81,6 +81,7 @@ def test_all_is_well(planted, capfd) -> None:
     assert "a finding" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_fails_leaves_the_others_whole(planted, capfd) -> None:
     status, rows = planted(
         ["raises", "whole"], ["misses", "whole"], ["whole", "dies", "misses"], ["can't begin"],
@@ -101,6 +102,7 @@ def test_what_fails_leaves_the_others_whole(planted, capfd) -> None:
     assert "- 2, dies: the process ended" in said
 
 
+@pytest.mark.slow
 def test_what_runs_out_of_time_leaves_the_others_whole(planted) -> None:
     begun = time.monotonic()
     status, rows = planted(["whole", "hangs", "raises"], ["whole"], seconds=24.0)

@@ -12,6 +12,7 @@ from ioi_fast.ioi.experiments import EXPERIMENTS, ROLES
 TEXT = PAGE.read_text()
 
 
+@pytest.mark.slow
 def test_the_page_is_what_its_code_prints() -> None:
     assert TEXT.count("```text") == TEXT.count("```python") == 8
     assert differences(TEXT, run(TEXT)) == []

@@ -121,6 +121,7 @@ def test_what_is_compiled_is_what_is_launched(monkeypatch) -> None:
             assert (parameter.name in multiples) == multiple, (case.name, parameter.name)
 
 
+@pytest.mark.slow
 def test_a_kernel_that_spills_is_seen(monkeypatch) -> None:
     """More variants than registers hold."""
     wide = next(case for case in cases() if case.kernel.__name__ == "attention_delta_queries")
