@@ -65,7 +65,7 @@ def test_a_name_that_stands_very_often_is_found_in_time(load):
         return time.process_time() - began
 
     seconds(100)
-    assert seconds(20_000) < 9 * seconds(5_000)
+    assert seconds(8_000) < 9 * seconds(2_000)
 
 
 ANY = st.recursive(
