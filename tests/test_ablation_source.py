@@ -13,7 +13,7 @@ from small_models import ragged_pairs, shifted_pairs, tiny_model
 from torch import Tensor
 
 from ioi_fast import Circuit, PromptPairs, ablate
-from ioi_fast.asked.ablation_source import MeanTable
+from ioi_fast.asked.mean_table import MeanTable
 
 EXACT = {"backend": "reference", "precision": "fp64"}
 TOLERANCE = 3e-7

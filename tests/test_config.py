@@ -9,9 +9,9 @@ import pytest
 import transformers
 from gpt2_configs import COMMON, LABELS, OLD
 
+from ioi_fast.model.arithmetic_settings import arithmetic_settings
+from ioi_fast.model.build_weights import expected_tensors
 from ioi_fast.model.config import GPT2Config
-from ioi_fast.model.config_settings import arithmetic_settings
-from ioi_fast.model.tensor_names import expected_tensors
 
 # What the config.json files of these models have in common, settings of old versions included.
 # Name -> (its config.json, head width, number of weights without the tied head).

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from ioi_fast.asked.ablation_source import MeanTable
+from ioi_fast.asked.mean_table import MeanTable
 
 
 class Largest(TorchDispatchMode):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ioi_fast.asked.ablation_source import check_new_values, check_reached, check_source
 from ioi_fast.asked.interventions import PathPatch, parse_path_patch
 from ioi_fast.asked.metrics import Metric
 from ioi_fast.asked.own_metrics import bound_metric, check_metric
 from ioi_fast.asked.prompts import PromptPairs
+from ioi_fast.asked.source_checks import check_new_values, check_reached, check_source
 from ioi_fast.asked.sources import SOURCES
 from ioi_fast.calls.backends import Choice, choose
 from ioi_fast.calls.checks import check_inputs, exact_model

@@ -20,7 +20,7 @@ from ioi_fast.ioi.dataset import check_drawn, ioi_prompts
 from ioi_fast.model.checkpoint import load
 from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.outside.quoting import quoted
-from ioi_fast.plan.available_memory import check_room
+from ioi_fast.plan.available_memory import check_available
 from ioi_fast.plan.budget import Plan
 
 _PUBLISHED = {"published": "full", "naive": "naive"}
@@ -118,7 +118,7 @@ def check_fits(plan: Callable[[], Plan], model: GPT2) -> None:
         needed = plan().peak_bytes
     except (ValueError, TypeError, RuntimeError):
         return  # the reference has no plan, and what is wrong with a call it says itself
-    check_room(needed, "the call (--max-memory splits it, --plan shows it)")
+    check_available(needed, "the call (--max-memory splits it, --plan shows it)")
 
 
 def drawing(arguments: argparse.Namespace) -> dict[str, object]:

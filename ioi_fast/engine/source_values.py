@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ioi_fast.asked.ablation_source import MeanTable, groups_of
+from ioi_fast.asked.mean_table import MeanTable, groups_of
 from ioi_fast.asked.positions import Position
 from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.asked.sites import SITES

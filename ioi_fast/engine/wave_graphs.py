@@ -24,7 +24,7 @@ Received = dict[Receiver | None, Tensor]  # by receiver; None is the final resid
 Capture = Callable[[Callable[[], Received]], Callable[[], Received]]
 
 
-MOST = 4  # graphs that a model keeps at a time
+MOST_GRAPHS = 4  # graphs that a model keeps at a time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,10 +71,10 @@ class WaveGraphs:
         cells = tuple(rows.shape for rows in wave.sites.of_waves())
         shape = (wave.between, asked, tuple(wave.variants), cells)
         if shape not in self._seen:
-            self._seen = [*self._seen[1 - 4 * MOST :], shape]
+            self._seen = [*self._seen[1 - 4 * MOST_GRAPHS :], shape]
             return _run(wave, receivers, advance)
         if shape not in self._captured:
-            while len(self._captured) >= MOST:
+            while len(self._captured) >= MOST_GRAPHS:
                 del self._captured[next(iter(self._captured))]
             self._captured[shape] = self._capture(wave, receivers)
         return self._captured[shape].run(wave.sites, advance)

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.ioi.records import IOIPrompt, sample_records
-from ioi_fast.ioi.words import NAMES, OBJECTS, PLACES
+from ioi_fast.ioi.words import NAMES, check_words
 from ioi_fast.outside.whole_numbers import whole_number
 from ioi_fast.own_settings import own_settings
-from ioi_fast.plan.available_memory import check_room
+from ioi_fast.plan.available_memory import check_available
 from ioi_fast.tokenizer import (
     TextCodec,
     bos_id,
@@ -73,7 +73,7 @@ def check_drawn(n: int, argument: str, more: int = 0) -> None:
     """
     said = str(n) if n < 10**18 else "more than 10**18"
     what = "prompts and their results" if more else "prompts"
-    check_room(n * (_BYTES_OF_A_PROMPT + more), f"{argument}: {said} {what}")
+    check_available(n * (_BYTES_OF_A_PROMPT + more), f"{argument}: {said} {what}")
 
 
 def _form_ids(forms: object) -> str | tuple[int, ...]:
@@ -134,7 +134,7 @@ def pair_records(
     check_codec(tokenizer)
     if not isinstance(prepend_bos, bool):
         raise TypeError(f"prepend_bos must be a bool, got {prepend_bos!r}")
-    _check_words(tokenizer, [*orig, *new])
+    check_words(tokenizer, {name for r in (*orig, *new) for name in (r.io, r.s1, r.s2)})
     front = [bos_id(tokenizer)] if prepend_bos else []
     orig_ids, positions = _batch(tokenizer, orig, front)
     new_ids, new_positions = _batch(tokenizer, new, front)
@@ -148,15 +148,6 @@ def pair_records(
         forms=[r.form for r in orig],
         new_positions=new_positions if moved else None,
     )
-
-
-def _check_words(tokenizer: TextCodec, records: Sequence[IOIPrompt]) -> None:
-    """Every word of the lists, so that a tokenizer passes or fails whatever was drawn."""
-    own = {name for r in records for name in (r.io, r.s1, r.s2)} - set(NAMES)
-    kinds = {"name": [*NAMES, *sorted(own)], "place": PLACES, "object": OBJECTS}
-    for kind, words in kinds.items():
-        for word in words:
-            single_token(tokenizer, f" {word}", f"tokenizer: the {kind}")
 
 
 def _batch(

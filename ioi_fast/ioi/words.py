@@ -7,6 +7,10 @@ text.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+from ioi_fast.tokenizer import TextCodec, single_token
+
 _NAMES = """
 Aaron Adam Alexander Alicia Allison Amanda Amber Amy Andrea Andrew Angela Anthony Ashley
 Benjamin Bradley Brandon Brian Brittany Bryan Charles Christina Christine Christopher Cody
@@ -40,3 +44,13 @@ OBJECTS: tuple[str, ...] = (
     "drink",
     "snack",
 )
+
+
+def check_words(tokenizer: TextCodec, names: Iterable[str]) -> None:
+    """ValueError for a word of the lists, or a name beside them, that is more than one token: a
+    tokenizer passes or fails whatever was drawn."""
+    own = sorted(set(names) - set(NAMES))
+    kinds = {"name": [*NAMES, *own], "place": PLACES, "object": OBJECTS}
+    for kind, words in kinds.items():
+        for word in words:
+            single_token(tokenizer, f" {word}", f"tokenizer: the {kind}")

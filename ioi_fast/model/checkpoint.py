@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ioi_fast.model.build_weights import build_weights
 from ioi_fast.model.config import GPT2Config
 from ioi_fast.model.from_transformers import (
     check_as_its_config,
@@ -25,7 +26,6 @@ from ioi_fast.model.hub import fetch
 from ioi_fast.model.plain_names import by_plain_name
 from ioi_fast.model.stored_tensor import StoredTensor
 from ioi_fast.model.tensor_files import PICKLE_SUFFIXES, stored_tensors
-from ioi_fast.model.tensor_names import build_weights
 from ioi_fast.outside.json_files import read_json_object
 from ioi_fast.outside.quoting import cut, quoted
 

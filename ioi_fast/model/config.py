@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from ioi_fast.model.config_settings import arithmetic_settings
+from ioi_fast.model.arithmetic_settings import arithmetic_settings
 from ioi_fast.outside.quoting import quoted
 
 _LARGEST_FP32 = 3.4028234663852886e38

@@ -17,10 +17,10 @@ def available_memory() -> int | None:
     return min([*_of_machine(), *_of_control_groups(), *_of_process()], default=None)
 
 
-def check_room(needed: int, what: str) -> None:
+def check_available(needed: int, what: str) -> None:
     """Raises ValueError, beginning with what takes them, where so many bytes are not to be had.
 
-    >>> check_room(2**40, "n: 10**9 prompts")    # doctest: +SKIP
+    >>> check_available(2**40, "n: 10**9 prompts")    # doctest: +SKIP
     ValueError: n: 10**9 prompts would take some 1,024.0 GiB of memory, and 19.4 GiB are left
     """
     left = available_memory()

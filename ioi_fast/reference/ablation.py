@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ioi_fast.asked.ablation_source import MeanTable, groups_of
+from ioi_fast.asked.mean_table import MeanTable, groups_of
 from ioi_fast.asked.nodes import Head, Node
 from ioi_fast.asked.positions import Position
 from ioi_fast.asked.prompts import PromptPairs

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from ioi_fast.tokenizer.bos_and_padding import bos_id, padding_id, with_bos
 from ioi_fast.tokenizer.codecs import (
     TextCodec,
     Tokenizer,
-    bos_id,
     check_codec,
-    padding_id,
     plain_ids,
     single_token,
-    with_bos,
 )
 
 __all__ = [

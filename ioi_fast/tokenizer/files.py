@@ -16,7 +16,7 @@ import tokenizers
 from tokenizers import AddedToken, models
 
 from ioi_fast.tokenizer.backend import as_written, byte_level, library_errors
-from ioi_fast.tokenizer.settings import (
+from ioi_fast.tokenizer.settings_files import (
     ADDED,
     CONFIG,
     MAP,

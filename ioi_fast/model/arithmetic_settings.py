@@ -3,7 +3,7 @@
 transformers keeps whatever a config says, so people's notes end up in it: a text, a list or an
 object that is not known passes as such a note, unless a word of its name, or of a name in it, is
 one that models give a meaning in their arithmetic. A number or a flag that is not known is refused.
-Names and shapes of tensors are checked on their own (`tensor_names`).
+Names and shapes of tensors are checked on their own (`build_weights`).
 """
 
 from __future__ import annotations
