@@ -71,8 +71,10 @@ demo: setup
 # The script and not "python -m pytest", which would put the folder kernels/ on the module path.
 # A file's tests share models and prompts, so that a file stays in one process. Each process has one
 # thread unless a test asks for more: threads of several that wait for each other cost twice the time.
+# The order is that of tests/conftest.py, the longest files first: without the last option it would be
+# by how many tests a file has, and the longest would come last, beside an idle process.
 PYTEST := $(if $(filter 0,$(WORKERS)),,OMP_NUM_THREADS=1) \
-  pytest -rs --numprocesses=$(WORKERS) --maxprocesses=4 --dist=loadfile
+  pytest -rs --numprocesses=$(WORKERS) --maxprocesses=4 --dist=loadfile --no-loadscope-reorder
 
 test: setup
 	@$(PYTEST) $(ARGS)
