@@ -127,7 +127,7 @@ def test_the_rank_among_many_tokens() -> None:
 @pytest.mark.parametrize("call", ["path_patch", "ablate"])
 def test_many_prompts_of_a_small_model(call: str) -> None:
     """What a call holds of each prompt grows with them, whatever the blocks."""
-    check([case("gelu_new", call, 20_000, 0.9, shape=TINY)], "c++")
+    check([case("gelu_new", call, 10_000, 0.9, shape=TINY)], "c++")
 
 
 @TABLES
