@@ -33,30 +33,30 @@ def random_puts(rows: int, generator: torch.Generator) -> list[Put]:
 @pytest.mark.parametrize("at_end", [False, True])
 @pytest.mark.parametrize("ends", [[6, 6, 6], [6, 3, 5]], ids=["alike", "ragged"])
 def test_the_last_of_overlapping_puts_holds(ends: list[int], at_end: bool) -> None:
-    generator, rerun_cells = torch.Generator().manual_seed(0), rerun_cells_of(ends, first=1)
-    rows = len(ends) if at_end else len(rerun_cells.in_orig)
+    generator, cells = torch.Generator().manual_seed(0), rerun_cells_of(ends, first=1)
+    rows = len(ends) if at_end else len(cells.in_orig)
     own, puts = torch.randn(P, rows, H, K, generator=generator), random_puts(rows, generator)
-    codes, sources = head_table(puts, own.shape, rerun_cells, at_end)
-    slots = own[:, :, None] if at_end else rerun_cells.slots(own.flatten(2)).unflatten(-1, (H, K))
+    codes, sources = head_table(puts, own.shape, cells, at_end)
+    slots = own[:, :, None] if at_end else cells.slots(own.flatten(2)).unflatten(-1, (H, K))
     found = by_table(slots, codes, sources)
-    found = found[:, :, 0] if at_end else rerun_cells.rows(found.flatten(-2)).unflatten(-1, (H, K))
+    found = found[:, :, 0] if at_end else cells.rows(found.flatten(-2)).unflatten(-1, (H, K))
     for put in puts:
         own = put.onto(own)
     assert torch.equal(found, own)
 
 
 def test_slots_without_a_token_are_not_computed() -> None:
-    rerun_cells = rerun_cells_of([6, 3], first=1)
-    rows = len(rerun_cells.in_orig)
+    cells = rerun_cells_of([6, 3], first=1)
+    rows = len(cells.in_orig)
     puts = [Put(torch.zeros(1, rows, H, dtype=torch.bool), torch.ones(1, rows, H, K))]
-    codes, _ = head_table(puts, (P, rows, H, K), rerun_cells, False)
-    assert bool((codes[:, rerun_cells.at < 0] == FROZEN).all())
-    assert not bool((codes[:, rerun_cells.at >= 0] == FROZEN).any())
+    codes, _ = head_table(puts, (P, rows, H, K), cells, False)
+    assert bool((codes[:, cells.at < 0] == FROZEN).all())
+    assert not bool((codes[:, cells.at >= 0] == FROZEN).any())
 
 
 def test_nothing_put_needs_no_table() -> None:
-    rerun_cells = rerun_cells_of([6, 3], first=1)
-    assert head_table([], (P, len(rerun_cells.in_orig), H, K), rerun_cells, False) == (None, None)
+    cells = rerun_cells_of([6, 3], first=1)
+    assert head_table([], (P, len(cells.in_orig), H, K), cells, False) == (None, None)
 
 
 def test_parts_of_a_put_keep_what_stands_for_all() -> None:

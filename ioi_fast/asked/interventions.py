@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from ioi_fast.asked.circuit import Circuit, read_roles
@@ -97,7 +97,7 @@ class PairSweep:
     position: Position
 
 
-def check_choice(value: object, choices: tuple[str, ...], argument: str) -> str:
+def check_choice(value: object, choices: Collection[str], argument: str) -> str:
     """The value, or a ValueError naming the choices."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{argument} must be one of {', '.join(choices)}, got {value!r}")
@@ -122,7 +122,7 @@ def parse_path_patch(
     elif chosen is None and position is None:
         # Only END reaches the logits at END while attention is frozen.
         position = END
-    source = check_choice(knock_out_source, tuple(SOURCES), "knock_out_source")
+    source = check_choice(knock_out_source, SOURCES, "knock_out_source")
     ablations = parse_ablations({} if knock_out is None else knock_out, pairs, config, "knock_out")
     return PathPatch(
         senders=parse_senders(senders, config),
@@ -201,7 +201,7 @@ def parse_variants(
         for index, variant in enumerate(variants)
     )
     _check_distinct_variants(parsed)
-    source = check_choice(source, tuple(SOURCES), "source")
+    source = check_choice(source, SOURCES, "source")
     return Ablations(variants=parsed, source=source, circuit=circuit)
 
 

@@ -55,8 +55,8 @@ def attention_after(
         grid = Grid.of(torch.zeros_like(members.end), members.end, pairs.orig.shape[1])
         clean, second = CleanRun(exact, grid), None
         if plan.receivers is not None and plan.variants and plan.prompts[block[0]].live:
-            rerun_cells, puts, starts = first_phase(engine, plan, members, block, knocked())
-            rerun = Rerun(engine, rerun_cells, {})
+            cells, puts, starts = first_phase(engine, plan, members, block, knocked())
+            rerun = Rerun(engine, cells, {})
             second = _SecondPhase(rerun, puts, starts[0])
         _walk(clean, members.orig, found, chosen, knocked(), second)
     return found.patterns
@@ -119,7 +119,7 @@ class _SecondPhase:
     ) -> None:
         self._rerun, self._puts, self._start = rerun, puts, start
         D = rerun.engine.config.n_embd
-        self._delta = torch.zeros(1, len(rerun.rerun_cells.in_orig), D, dtype=torch.float32)
+        self._delta = torch.zeros(1, len(rerun.cells.in_orig), D, dtype=torch.float32)
 
     def step(self, layer: int, state: LayerState) -> tuple[Tensor, Tensor]:
         """Queries and keys of all heads, [N, T, H, K], after the change."""
@@ -129,8 +129,8 @@ class _SecondPhase:
         seen: dict[str, Tensor] = {}
         rerun = Rerun(
             self._rerun.engine,
-            self._rerun.rerun_cells,
-            {layer: self._rerun.rerun_cells.lent(state, False)},
+            self._rerun.cells,
+            {layer: self._rerun.cells.lent(state, False)},
         )
         begun = int(self._start <= (layer, 0))
         run = LayerRun(rerun, layer, here, begun, False, seen)
@@ -142,6 +142,6 @@ class _SecondPhase:
         )
 
     def _added(self, own: Tensor, change: Tensor, heads: Tensor) -> Tensor:
-        rerun_cells, new = self._rerun.rerun_cells, own.clone()
-        new[rerun_cells.prompt[:, None], rerun_cells.token[:, None], heads] += change[0]
+        cells, new = self._rerun.cells, own.clone()
+        new[cells.prompt[:, None], cells.token[:, None], heads] += change[0]
         return new

@@ -53,10 +53,9 @@ class CellSites:
     pre: list[Tensor] = field(default_factory=list)  # [C, F] input of the activation
     delta_z: list[Tensor] = field(default_factory=list)  # [C, H, K]
     delta_mlp: list[Tensor] = field(default_factory=list)  # [C, D]
-    rerun_cells: dict[int, LayerBase] = field(default_factory=dict)  # for the rerun
-    frozen: dict[tuple[str, int], Tensor] = field(
-        default_factory=dict
-    )  # knocked out in the rerun_cells
+    layers: dict[int, LayerBase] = field(default_factory=dict)  # at the cells of the rerun
+    # Where sites of the rerun are knocked out.
+    frozen: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     frozen_mlp: dict[int, Tensor] = field(default_factory=dict)  # [C] knocked-out cells
 
     def of_waves(self) -> list[Tensor]:
@@ -167,7 +166,7 @@ class _Keeper:
             sites.delta_z.append(delta_z)
             sites.delta_mlp.append(delta_mlp)
         if self.wanted.from_layer is not None and layer >= self.wanted.from_layer:
-            sites.rerun_cells[layer] = self.rerun_cells.keep(state)
+            sites.layers[layer] = self.rerun_cells.keep(state)
             for site, replaced in (ablated or {}).items():
                 sites.frozen[site, layer] = replaced.where[self.rerun_cells.in_orig]
         if ablated and "mlp_out" in ablated:

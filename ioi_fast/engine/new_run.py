@@ -59,9 +59,9 @@ class NewRun:
         With at_end, from the queries on, for the last token of each prompt alone, [N, ...]; with
         heads_only it ends at z; either is the last step. `ablated` is what both runs replace.
         """
-        rerun_cells, seen = self.rerun.rerun_cells, {}
-        rerun = replace(self.rerun, layers={layer: rerun_cells.lent(state, at_end)})
-        puts = {} if ablated is None else _puts(rerun_cells, state, ablated)
+        cells, seen = self.rerun.cells, {}
+        rerun = replace(self.rerun, layers={layer: cells.lent(state, at_end)})
+        puts = {} if ablated is None else _puts(cells, state, ablated)
         run = LayerRun(rerun, layer, puts, 1, at_end, seen)
         if heads_only:
             run.attended(self.delta)
@@ -83,17 +83,17 @@ class NewRun:
         return out
 
 
-def _puts(rerun_cells: RerunCells, state: LayerState, ablated: Both) -> dict[str, Sequence[Put]]:
+def _puts(cells: RerunCells, state: LayerState, ablated: Both) -> dict[str, Sequence[Put]]:
     """new − orig of the sites that the original run replaces, the new one or both."""
     puts: dict[str, Sequence[Put]] = {}
     in_orig, in_new = ablated
     for site in {*in_orig, *in_new}:
-        used = rerun_cells.of_state(state, getattr(state, site))
+        used = cells.of_state(state, getattr(state, site))
         here = []
         if site in in_orig:
             # Where new is not replaced as well, its own value differs from what orig has instead.
-            shift = rerun_cells.of_state(state, state.computed[site]) - used
-            where = in_orig[site].where[rerun_cells.in_orig]
+            shift = cells.of_state(state, state.computed[site]) - used
+            where = in_orig[site].where[cells.in_orig]
             if site in in_new:
                 where = where & ~in_new[site].where
             here.append(Put(where[None], shift[None], (), added=True))

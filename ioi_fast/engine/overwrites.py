@@ -75,7 +75,7 @@ HeadTable = tuple[Tensor | None, Tensor | None]
 
 
 def head_table(
-    puts: Sequence[Put], shape: tuple[int, ...], rerun_cells: RerunCells, at_end: bool
+    puts: Sequence[Put], shape: tuple[int, ...], cells: RerunCells, at_end: bool
 ) -> HeadTable:
     """What is put at z of a shape [P, M or N, H, K], each for all variants; the last one holds."""
     if not puts:
@@ -86,7 +86,7 @@ def head_table(
         codes.masked_fill_(put.where, FROZEN if put.value is None else len(values))
         if put.value is not None:
             values.append(put.value[0].expand(shape[1:]))
-    slots = _at_end if at_end else rerun_cells.slots
+    slots = _at_end if at_end else cells.slots
     # Slots that no prompt fills are zero at first, which then is FROZEN.
     codes = slots(codes - FROZEN) + FROZEN
     if not values:

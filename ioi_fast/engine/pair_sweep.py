@@ -45,8 +45,8 @@ def pair_sweep(
         if wanted is None:
             continue
         wave = Wave.of(engine, sites, plan.variants, plan.between)
-        rerun_cells = rerun_cells_of(members, wanted)
-        receivers = _Receivers(plan, Rerun(engine, rerun_cells, sites.rerun_cells), wanted.at)
+        cells = rerun_cells_of(members, wanted)
+        receivers = _Receivers(plan, Rerun(engine, cells, sites.layers), wanted.at)
         for layer, normed_PCD in wave.inputs_of_heads():
             for head in range(engine.config.n_head):
                 for place, some, delta in receivers.of_head(layer, head, normed_PCD):
@@ -63,9 +63,9 @@ class _Receivers:
     """What follows when one input of one head is overwritten by what a sender made of it."""
 
     def __init__(self, plan: PairPlan, rerun: Rerun, at: Tensor) -> None:
-        rerun_cells = rerun.rerun_cells
+        cells = rerun.cells
         self._plan, self._rerun = plan, rerun
-        self._patched_M = rerun_cells.token <= at[rerun_cells.prompt]
+        self._patched_M = cells.token <= at[cells.prompt]
 
     def of_head(self, layer: int, head: int, normed_PCD: Tensor):
         """((input, layer, head), senders, change of the final residual [P, N, D]) by tiles."""

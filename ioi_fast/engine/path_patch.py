@@ -91,12 +91,12 @@ def _final(
     received = graphs.run(wave, plan.receivers, advance)
     if plan.receivers is None:
         return received[None]
-    rerun_cells = rerun_cells_of(pairs, wanted)
-    rerun = Rerun(wave.engine, rerun_cells, wave.sites.rerun_cells)
+    cells = rerun_cells_of(pairs, wanted)
+    rerun = Rerun(wave.engine, cells, wave.sites.layers)
     parts = []
-    for some in tiles(len(wave.variants), tile_variants(len(rerun_cells.in_orig))):
+    for some in tiles(len(wave.variants), tile_variants(len(cells.in_orig))):
         starts = [(variant.reaches, 1) for variant in wave.variants[some]]
-        parts.append(rerun.run(_puts(wave, received, rerun_cells, wanted, some), starts))
+        parts.append(rerun.run(_puts(wave, received, cells, wanted, some), starts))
     advance(wave.engine.config.n_layer - min(variant.reaches for variant in wave.variants))
     return torch.cat(parts)
 
@@ -113,12 +113,10 @@ def first_phase(
     wanted = _wanted(plan, [plan.prompts[index] for index in block])
     sites, _ = clean_runs(engine.exact, pairs, wanted, knocked)
     wave = Wave.of(engine, sites, plan.variants, plan.between)
-    received, rerun_cells = (
-        wave.to_receivers(plan.receivers, lambda _: None),
-        rerun_cells_of(pairs, wanted),
-    )
+    received = wave.to_receivers(plan.receivers, lambda _: None)
+    cells = rerun_cells_of(pairs, wanted)
     starts = [(variant.reaches, 1) for variant in plan.variants]
-    return rerun_cells, _puts(wave, received, rerun_cells, wanted, slice(None)), starts
+    return cells, _puts(wave, received, cells, wanted, slice(None)), starts
 
 
 def rerun_cells_of(pairs: PromptPairs, wanted: Wanted) -> RerunCells:
@@ -129,12 +127,12 @@ def rerun_cells_of(pairs: PromptPairs, wanted: Wanted) -> RerunCells:
 def _puts(
     wave: Wave,
     received: dict[Receiver, Tensor],
-    rerun_cells: RerunCells,
+    cells: RerunCells,
     wanted: Wanted,
     some: slice,
 ) -> dict[Site, list[Put]]:
     """What some variants put in the place of the receivers, after what knock-outs hold."""
-    patched, puts = rerun_cells.token <= wanted.at[rerun_cells.prompt], _knocked_out(wave)
+    patched, puts = cells.token <= wanted.at[cells.prompt], _knocked_out(wave)
     for receiver, value in received.items():
         site = (receiver.site, receiver.node.layer)
         puts.setdefault(site, []).append(put_of(wave.engine.config, receiver, value[some], patched))

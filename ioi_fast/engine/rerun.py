@@ -1,7 +1,7 @@
 """The original run again, as differences, with sites overwritten: many variants at once.
 
 Whatever is overwritten, everything after it is recomputed (paper section 3, pass D; section 6).
-Only the cells of the rerun_cells can differ; keys and values of all other tokens are the base's.
+Only the cells of the rerun can differ; keys and values of all other tokens are the base's.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Rerun:
     """Runs variants from their first overwritten site to the final residual."""
 
     engine: Engine
-    rerun_cells: RerunCells
+    cells: RerunCells
     layers: Mapping[int, LayerBase]
     live: Mapping[int, Sequence[int]] | None = None  # heads that are not frozen at every cell
     products: dict[tuple[str, int], Linear] = field(default_factory=dict)  # of the live heads
@@ -82,7 +82,7 @@ class Rerun:
         return delta_PMD
 
     def _zeros(self, variants: int) -> Tensor:
-        M, D = len(self.rerun_cells.in_orig), self.engine.config.n_embd
+        M, D = len(self.cells.in_orig), self.engine.config.n_embd
         return torch.zeros(variants, M, D, dtype=torch.float32)
 
     def _states(
@@ -125,7 +125,7 @@ class LayerRun:
         return own.add_(other) if self.seen is None else own + other
 
     def _ends(self, rows: Tensor) -> Tensor:
-        return rows[:, self.rerun.rerun_cells.end_rows] if self.at_end else rows
+        return rows[:, self.rerun.cells.end_rows] if self.at_end else rows
 
     def _put(
         self, site: str, own: Tensor, whole: bool = False, heads: Tensor | None = None
@@ -140,7 +140,7 @@ class LayerRun:
         for put in self.puts.get(site, ()):
             if heads is not None:
                 put = put.of_heads(heads)
-            yield put.rows(self.rerun.rerun_cells.end_rows) if self.at_end and not whole else put
+            yield put.rows(self.rerun.cells.end_rows) if self.at_end and not whole else put
 
     def _saw(self, site: str, own: Tensor) -> Tensor:
         if self.seen is not None:
@@ -162,7 +162,7 @@ class LayerRun:
         live_PM = live_rows(delta)
         for put in self.puts.get("mlp_out", ()):
             if not put.added:
-                live_PM &= ~(put.rows(run.rerun_cells.end_rows) if self.at_end else put).where
+                live_PM &= ~(put.rows(run.cells.end_rows) if self.at_end else put).where
         live_MP = live_PM.T
         if live_MP.all() and base.mid is None:
             return mlp_delta(*mlp, delta.contiguous())
@@ -216,28 +216,26 @@ class LayerRun:
 
     def _mixed(self, delta: Tensor, heads: Tensor, puts: Sequence[Put]) -> Tensor:
         """Change of z by rows, with what is put there, [P, M or N, heads, K]."""
-        run, rerun_cells = self.rerun, self.rerun.rerun_cells
+        run, cells = self.rerun, self.rerun.cells
         base, shape = run.layers[self.layer], (len(heads), run.engine.config.d_head)
         dq, dk, dv = self._projections(delta, heads)
         dq = self._put("q", dq, heads=heads)
         dk, dv = (
-            rerun_cells.slots(self._put(site, rows, whole=True, heads=heads).flatten(2))
+            cells.slots(self._put(site, rows, whole=True, heads=heads).flatten(2))
             for site, rows in (("k", dk), ("v", dv))
         )
-        dq = dq.flatten(2)[:, :, None] if self.at_end else rerun_cells.slots(dq.flatten(2))
+        dq = dq.flatten(2)[:, :, None] if self.at_end else cells.slots(dq.flatten(2))
         instead = [put for put in puts if not put.added]
-        table = head_table(
-            instead, (*self._ends(delta).shape[:2], *shape), rerun_cells, self.at_end
-        )
+        table = head_table(instead, (*self._ends(delta).shape[:2], *shape), cells, self.at_end)
         delta_z = run.engine.ops.attention_delta(
             *(of_heads(rows, heads) for rows in (base.q, base.k, base.v)),
             *(slots.unflatten(-1, shape) for slots in (dq, dk, dv)),
             run.engine.config.attention_scale(self.layer),
-            rerun_cells.end[:, None] if self.at_end else rerun_cells.at.clamp(min=0),
-            rerun_cells.at,
+            cells.end[:, None] if self.at_end else cells.at.clamp(min=0),
+            cells.at,
             *table,
         )
-        rows = delta_z[:, :, 0] if self.at_end else rerun_cells.rows(delta_z.flatten(-2))
+        rows = delta_z[:, :, 0] if self.at_end else cells.rows(delta_z.flatten(-2))
         rows = rows.view(*rows.shape[:2], *shape)
         for put in puts:
             rows = put.onto(rows) if put.added else rows
@@ -260,7 +258,7 @@ class LayerRun:
             parts = [part.unflatten(-1, shape) for part in rows]
         if self.begun == P:
             return tuple(parts)
-        ends = len(run.rerun_cells.end_rows) if self.at_end else M
+        ends = len(run.cells.end_rows) if self.at_end else M
         dq, dk, dv = (delta.new_zeros(P, rows, *shape) for rows in (ends, M, M))
         for own, part in zip((dq, dk, dv)[: len(parts)], parts, strict=True):
             own[: self.begun] = part

@@ -61,9 +61,8 @@ def run(
         ready = _Ready.of(engine, asked, members, chosen, means)
         values_N, change = read_out(exact, members, chosen, metric, ready.final)
         base[chosen] = values_N.cpu()
-        for tile in tiles(
-            len(plan.variants), plan.variants_together(len(ready.rerun_cells.in_orig))
-        ):
+        together = plan.variants_together(len(ready.cells.in_orig))
+        for tile in tiles(len(plan.variants), together):
             some = plan.variants[tile]
             states, of_variant = shared_states(some, engine.config.n_layer)
             starts = [variant.start for variant in some]
@@ -86,8 +85,8 @@ class _Ready:
     final: Tensor  # [N, D] of the base
 
     @property
-    def rerun_cells(self) -> RerunCells:
-        return self.rerun.rerun_cells
+    def cells(self) -> RerunCells:
+        return self.rerun.cells
 
     @classmethod
     def of(
@@ -104,8 +103,8 @@ class _Ready:
         orig = CleanRun(exact, grid)
         positions = {name: position_here(one, chosen) for name, one in asked.positions.items()}
         prompts = [plan.prompts[index] for index in chosen.tolist()]
-        rerun_cells = RerunCells.of_cells(grid, [plan.cells(prompt) for prompt in prompts])
-        places = Places.of(positions, pairs, rerun_cells, plan.source)
+        cells = RerunCells.of_cells(grid, [plan.cells(prompt) for prompt in prompts])
+        places = Places.of(positions, pairs, cells, plan.source)
         new, difference = None, None
         apart, beside = plan.runs_of_new(prompts)
         if apart:
@@ -113,12 +112,12 @@ class _Ready:
         if beside:
             difference = _new_run(exact, grid, pairs)
         sources = SourceValues(engine.config, pairs, plan.source, means, new)
-        walk = _Walk(exact, asked, orig, rerun_cells, sources, places, difference)
+        walk = _Walk(exact, asked, orig, cells, sources, places, difference)
         final = walk.run(pairs.orig)
         live = None
         if circuit is not None:
             live = {layer: _live_heads(circuit, layer) for layer in walk.layers}
-        rerun = Rerun(engine, rerun_cells, walk.layers, live)
+        rerun = Rerun(engine, cells, walk.layers, live)
         return cls(rerun, places, walk.values, walk.frozen, final)
 
     def puts(self, variants: Sequence[RerunVariant]) -> dict[Site, list[Put]]:
@@ -136,7 +135,7 @@ class _Ready:
 
     def _masks(self, variants: Sequence[RerunVariant]) -> dict[tuple[str, int, str], Tensor]:
         """Where each site of each layer is overwritten, [P, M] or [P, M, H]."""
-        M, H = len(self.rerun_cells.in_orig), self.rerun.engine.config.n_head
+        M, H = len(self.cells.in_orig), self.rerun.engine.config.n_head
         masks: dict[tuple[str, int, str], Tensor] = {}
         for row, variant in enumerate(variants):
             for change in variant.changes:
@@ -171,16 +170,16 @@ class Places:
         cls,
         positions: dict[str, Position],
         pairs: PromptPairs,
-        rerun_cells: RerunCells,
+        cells: RerunCells,
         source: str,
     ) -> Places:
-        """Their cells in the rerun_cells, and which of them stand elsewhere in new."""
-        cells, key = {}, {}
+        """Which cells of the rerun they are, and which of them stand elsewhere in new."""
+        chosen, key = {}, {}
         for name, position in positions.items():
-            cells[name] = position.where(pairs.orig)[rerun_cells.prompt, rerun_cells.token]
+            chosen[name] = position.where(pairs.orig)[cells.prompt, cells.token]
             moved = not position.everywhere and not torch.equal(position.orig, position.new)
             key[name] = name if moved and SOURCES[source].of_new else ""
-        return cls(positions, cells, key)
+        return cls(positions, chosen, key)
 
 
 class _Walk:
@@ -191,7 +190,7 @@ class _Walk:
         engine: Engine,
         asked: Asked,
         orig: CleanRun,
-        rerun_cells: RerunCells,
+        cells: RerunCells,
         sources: SourceValues,
         places: Places,
         difference: NewRun | None,
@@ -199,7 +198,7 @@ class _Walk:
         self._difference, self._new = difference, {}
         self._engine, self._plan, self._orig = engine, asked.plan, orig
         self._circuit = asked.circuit
-        self._rerun_cells, self._sources, self._places = rerun_cells, sources, places
+        self._cells, self._sources, self._places = cells, sources, places
         self.layers: dict[int, LayerBase] = {}
         self.values: Values = {}
         self.frozen: dict[int, Tensor] = {}
@@ -210,10 +209,10 @@ class _Walk:
             if self._difference is not None:
                 self._new = self._difference.step(layer, state, state.at_end)
             if layer >= self._plan.first_layer:
-                self.layers[layer] = self._rerun_cells.keep(state)
+                self.layers[layer] = self._cells.keep(state)
                 self._keep_values(layer, state)
                 if ablated is not None:
-                    self.frozen[layer] = ablated["z"].where[self._rerun_cells.in_orig]
+                    self.frozen[layer] = ablated["z"].where[self._cells.in_orig]
             final = state.resid_post if state.at_end else None
             # Before the next layer's are made.
             del state, ablated
@@ -241,30 +240,26 @@ class _Walk:
 
     def _keep_values(self, layer: int, state: LayerState) -> None:
         """Differences to the base of every site that some variant changes in this layer."""
-        cells, orig = (self._rerun_cells.prompt, self._rerun_cells.token), self._sources.pairs.orig
+        tokens, orig = (self._cells.prompt, self._cells.token), self._sources.pairs.orig
         for (site, at), names in self._plan.changes.items():
             if at != layer:
                 continue
             for key in {self._places.key[name] for name in names}:
                 if key == "" and self._new:
-                    self.values[site, layer, key] = self._difference.at(self._new[site], cells)
+                    self.values[site, layer, key] = self._difference.at(self._new[site], tokens)
                     continue
                 mine = [self._places.positions[n] for n in names if self._places.key[n] == key]
                 at_new = self._places.positions[key] if key else EVERYWHERE
                 where = torch.stack([p.where(orig) for p in mine]).any(0)[:, : self._orig.grid.T]
                 value = self._sources.value(site, layer, at_new, where)
-                self.values[site, layer, key] = value[cells] - self._own(site, layer, state)
+                self.values[site, layer, key] = value[tokens] - self._own(site, layer, state)
 
     def _own(self, site: str, layer: int, state: LayerState) -> Tensor:
         """The base's own value at the cells; in the last layer END's, since no other counts."""
-        rerun_cells = self._rerun_cells
+        cells = self._cells
         value = site_of(self._engine.packed, state, site, layer)
         if SITES[site].by_slots:
             at_end = state.at_end and site == "q"
-            return (
-                value[rerun_cells.prompt, 0]
-                if at_end
-                else value[rerun_cells.prompt, rerun_cells.token]
-            )
+            return value[cells.prompt, 0 if at_end else cells.token]
         by_row = not state.at_end or SITES[site].at == BEFORE
-        return value[rerun_cells.in_orig] if by_row else value[rerun_cells.prompt]
+        return value[cells.in_orig] if by_row else value[cells.prompt]

@@ -72,7 +72,7 @@ def discover(
         if not 0 < value < 1:
             raise ValueError(f"{name} must lie between 0 and 1, got {value}")
     if source is not None:
-        check_choice(source, tuple(SOURCES), "source")
+        check_choice(source, SOURCES, "source")
     else:
         known = pairs.forms is not None and (mean_pairs is None or mean_pairs.forms is not None)
         source = "mean_by_form" if known else "mean"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ioi_fast.asked.sources import SOURCES
 from ioi_fast.plan.memory import reading, reruns, runs
 from ioi_fast.plan.memory.both_runs import Asked, clean_runs
 from ioi_fast.plan.memory.ledger import Ledger
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 def of_means(plan: PathPlan, together: int) -> Ledger:
     """knock_outs.knock_out_means: the tables stay."""
     ledger = Ledger()
-    if plan.knocked and plan.knock_source.startswith("mean"):
+    if plan.knocked and SOURCES[plan.knock_source].of_means:
         sites = {(one.site, one.layer) for one in plan.knocked}
         last = [prompt.last for prompt in plan.prompts]
         runs.means(ledger, plan.config, last, together, sites, plan.forms)
@@ -48,7 +49,7 @@ def beside(plan: PathPlan) -> int:
 
 def _asked(plan: PathPlan, prompts: Sequence[PathPrompt]) -> Asked:
     clean_new = None
-    if plan.knocked and plan.knock_source == "new":
+    if plan.knocked and SOURCES[plan.knock_source].of_new:
         clean_new = Rows.up_to([prompt.last for prompt in prompts])
     knocked = {"knocked": plan.knocked, "source": plan.knock_source, "clean_new": clean_new}
     if plan.variants and prompts[0].live:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from ioi_fast.asked.sources import SOURCES
 from ioi_fast.plan.flops import FlopCount
 from ioi_fast.plan.memory import reading, reruns, runs
 from ioi_fast.plan.memory.both_runs import NewRun, kept_for_reruns
@@ -188,7 +189,7 @@ def _keep_values(
         if layer != at:
             continue
         for key in {plan.key(name) for name in names}:
-            if plan.source == "new" and not key and plan.roles is None:
+            if SOURCES[plan.source].of_new and not key and plan.roles is None:
                 ledger.passing(2 * size)  # the change that new makes, at some cells of all
             else:
                 made = runs.made_by_slots(plan.config, plan.source, orig.slots, new)

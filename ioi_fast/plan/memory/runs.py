@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from ioi_fast.asked.sources import SOURCES, Source
 from ioi_fast.model.config import GPT2Config
 from ioi_fast.plan.memory.ledger import Ledger
 from ioi_fast.plan.memory.rows import Rows
@@ -107,9 +108,9 @@ class NewByItself:
 def made_by_slots(config: GPT2Config, source: str, slots: int, new: Rows | None) -> int:
     """SourceValues.value: what a value takes before some of it is picked. Means come by slots, so
     do sites of a new run whose prompts have unlike many rows; others stand there already."""
-    if source.startswith("mean"):
+    if SOURCES[source].of_means:
         return slots * config.n_embd
-    if source == "new" and new is not None and new.unlike:
+    if SOURCES[source].of_new and new is not None and new.unlike:
         return new.slots * config.n_embd
     return 0
 
@@ -120,7 +121,7 @@ def value(
     """SourceValues.value, gathered by rows."""
     if rows < slots:
         ledger.passing(made_by_slots(config, source, slots, new) + rows * config.n_embd)
-    elif source == "zero":
+    elif SOURCES[source] == Source():
         return 0  # one row stands for all
     return ledger.take(rows * config.n_embd)
 

@@ -10,7 +10,7 @@ import json
 import sys
 import tempfile
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from planted_faults.copies import Copy
@@ -39,14 +39,19 @@ def main() -> int:
             ):
                 continue
             start = time.perf_counter()
-            seen_by = copy.seen_by(fault, arguments.timeout)
+            try:
+                seen_by = copy.seen_by(fault, arguments.timeout)
+            except ValueError as stale:
+                print(f"{number:>2} {stale}", flush=True)
+                unseen += 1
+                continue
             unseen += not seen_by
             faults[number] = replace(fault, seen_by=seen_by)
             seconds = time.perf_counter() - start
             where = f"{number:>2} {fault.file} {fault.function}, {fault.kind}"
             print(f"{where}: {seen_by or 'NOT SEEN'} ({seconds:.0f} s)", flush=True)
             if arguments.draw is not None:
-                kept = [one.as_json() for one in faults]
+                kept = [asdict(one) for one in faults]
                 DRAWN.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
     print(f"{unseen} not seen")
     return int(unseen > 0)

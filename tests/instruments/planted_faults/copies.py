@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from planted_faults.drawing import ROOT, Fault
@@ -40,17 +40,16 @@ class Copy:
 
     def seen_by(self, fault: Fault, timeout: int) -> str:
         """The first test that fails with the fault planted, or ""; those that name the file are run
-        before all others."""
+        before all others. ValueError where the file has changed since it was drawn."""
         file, text = self.root / fault.file, (self.root / fault.file).read_text()
         file.write_text(fault.planted(text))
-        # A library with a fault in it is not kept among the user's.
-        self._own_cache = {}
-        if file.suffix != ".py":
-            self._own_cache = {"IOI_FAST_CACHE": str(self.root.parent / "cache")}
+        environment = {**os.environ, "PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1"}
+        if file.suffix != ".py":  # a library with a fault in it is not kept among the user's
+            environment["IOI_FAST_CACHE"] = str(self.root.parent / "cache")
         try:
             naming = self._naming(fault)
-            found = self._first_failure(naming, timeout) if naming else ""
-            return found or self._first_failure((), timeout)
+            found = self._first_failure(naming, environment, timeout) if naming else ""
+            return found or self._first_failure((), environment, timeout)
         finally:
             file.write_text(text)
 
@@ -64,13 +63,13 @@ class Copy:
         ]  # fmt: skip
         return [str(path) for path in sorted(files, key=lambda path: path.stat().st_size)]
 
-    def _first_failure(self, files: Sequence[str], timeout: int) -> str:
+    def _first_failure(
+        self, files: Sequence[str], environment: Mapping[str, str], timeout: int
+    ) -> str:
         """Of all tests where no file is named; "" where all pass."""
         skipped = [f"--ignore={self.root / 'tests' / name}" for name in NOT_IN_A_COPY]
         command = [sys.executable, "-P", "-m", "pytest", "-x", "-rfE", "-p", "no:cacheprovider"]
         command += ["--numprocesses=2", "--dist=loadfile", *skipped]
-        environment = {**os.environ, "PYTHONPATH": str(self.root), "OMP_NUM_THREADS": "1"}
-        environment |= self._own_cache
         try:
             run = subprocess.run(
                 [*command, *(files or [str(self.root / "tests")])],

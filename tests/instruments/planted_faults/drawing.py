@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -44,9 +44,6 @@ class Fault:
                 f"{self.file} has changed where {self.function} had a fault: draw it again"
             )
         return text.replace(self.before, self.after)
-
-    def as_json(self) -> dict[str, str]:
-        return asdict(self)
 
 
 def draw(seed: int, share: float = 1.0) -> list[Fault]:
