@@ -16,6 +16,7 @@ from ioi_fast.ioi.attending import Writing, attending, writing
 from ioi_fast.ioi.copying import copy_scores
 from ioi_fast.ioi.repeats import repeat_scores, repeated_tokens
 from ioi_fast.kernels import reference
+from ioi_fast.model.layers import mlp
 from ioi_fast.reference.run import plain_run
 
 ROLES = ("IO", "S1", "S2")
@@ -104,7 +105,7 @@ def test_copy_scores_against_a_plain_loop(context: str, model, pairs) -> None:
     else:
         tokens = torch.cat([pairs.orig[rows, pairs.positions[role]] for role in ROLES]).unique()
         x = weights.wte[tokens]
-        x = x + exact._mlp(weights.blocks[0], x)
+        x = x + mlp(x, weights.blocks[0], exact.config)
     one, none = torch.ones(24).double(), torch.zeros(24).double()
     normed = reference.layernorm(x, one, none, 1e-5)
     assert found.names == len(tokens) == (150 if context == "block0" else found.names)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ioi_fast.engine.engine import Engine
-from ioi_fast.model.gpt2 import split_heads
+from ioi_fast.model.layers import split_heads
 
 
 @dataclass(frozen=True, slots=True, eq=False)

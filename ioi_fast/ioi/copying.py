@@ -12,6 +12,7 @@ from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.engine.clean_run import layernorm, tiles
 from ioi_fast.ioi.walk import Walked, walk
 from ioi_fast.model.gpt2 import GPT2
+from ioi_fast.model.layers import mlp
 from ioi_fast.own_settings import own_settings
 
 _ROWS = 512  # whose logits stand at a time
@@ -93,7 +94,7 @@ def _of_tokens_alone(
     here = torch.arange(len(pairs))
     tokens = torch.cat([pairs.orig[here, pairs.positions[role]] for role in roles]).unique()
     embedded = model.weights.wte[tokens]
-    return embedded + model._mlp(model.weights.blocks[0], embedded), tokens
+    return embedded + mlp(embedded, model.weights.blocks[0], model.config), tokens
 
 
 def _written(model: GPT2, layer: int, normed_RD: Tensor, with_bias: bool) -> Tensor:

@@ -11,8 +11,8 @@ from torch import Tensor
 from ioi_fast.engine import ops
 from ioi_fast.engine.clean_run import CleanRun, Grid, LayerState, tiles
 from ioi_fast.engine.engine import Engine
-from ioi_fast.kernels import reference
 from ioi_fast.model.gpt2 import GPT2
+from ioi_fast.model.layers import attention_pattern
 from ioi_fast.own_settings import own_settings
 from ioi_fast.plan.blocks import TOKENS_PER_BLOCK
 
@@ -40,8 +40,8 @@ class Walked:
     @property
     def pattern(self) -> Tensor:
         """Attention of every head, [N, H, T, T]."""
-        scale = self.model.config.attention_scale(self.layer)
-        return reference.attention_pattern(self.state.q, self.state.k, scale)
+        state = self.state
+        return attention_pattern(state.q, state.k, self.layer, self.model.config)
 
     def written(self, z: Tensor) -> Tensor:
         """What heads write for z [..., H, K], without b_O: [..., H, D]."""

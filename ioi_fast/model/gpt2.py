@@ -15,18 +15,12 @@ import torch
 from torch import Tensor
 
 from ioi_fast.kernels import reference
+from ioi_fast.model import layers
 from ioi_fast.model.config import GPT2Config
 from ioi_fast.model.made_of_weights import MadeOfWeights
 from ioi_fast.model.weights import Block, Weights, check_weights, without_gradients
 from ioi_fast.outside.dense_tensors import why_not_dense
 from ioi_fast.own_settings import own_settings
-
-
-def split_heads(x_RE: Tensor, config: GPT2Config) -> tuple[Tensor, Tensor, Tensor]:
-    """q, k and v by head, [..., 3·H·K] -> three times [..., H, K]."""
-    shape = (*x_RE.shape[:-1], 3, config.n_head, config.d_head)
-    q, k, v = x_RE.view(shape).unbind(-3)
-    return q, k, v
 
 
 class GPT2:
@@ -200,29 +194,16 @@ class GPT2:
     def _plain_logits(self, tokens: Tensor) -> Tensor:
         """Logits on any device and in any precision."""
         weights, config = self.weights, self.config
-        resid = weights.wte[tokens] + weights.wpe[: tokens.shape[1]]
+        resid = layers.embedded(weights, tokens)
         for layer, block in enumerate(weights.blocks):
             resid = resid + self._attention(layer, block, resid)
-            resid = resid + self._mlp(block, resid)
-        final = reference.layernorm(
-            resid, weights.ln_f_gain, weights.ln_f_bias, config.layer_norm_epsilon
-        )
-        return final @ weights.unembed.T
+            resid = resid + layers.mlp(resid, block, config)
+        return layers.logits(resid, weights, config)
 
     def _attention(self, layer: int, block: Block, resid_pre: Tensor) -> Tensor:
-        normed = reference.layernorm(
-            resid_pre, block.ln_1_gain, block.ln_1_bias, self.config.layer_norm_epsilon
-        )
-        q, k, v = split_heads(normed @ block.w_qkv + block.b_qkv, self.config)
-        pattern = reference.attention_pattern(q, k, self.config.attention_scale(layer))
+        q, k, v = layers.projections(resid_pre, block, self.config)
+        pattern = layers.attention_pattern(q, k, layer, self.config)
         return reference.attention_mix(pattern, v).flatten(-2) @ block.w_o + block.b_o
-
-    def _mlp(self, block: Block, resid_mid: Tensor) -> Tensor:
-        normed = reference.layernorm(
-            resid_mid, block.ln_2_gain, block.ln_2_bias, self.config.layer_norm_epsilon
-        )
-        activation = reference.ACTIVATIONS[self.config.activation_function]
-        return activation(normed @ block.w_in + block.b_in) @ block.w_out + block.b_out
 
     def __repr__(self) -> str:
         config = self.config

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ioi_fast.kernels import reference
-from ioi_fast.model.gpt2 import GPT2, split_heads
+from ioi_fast.model import layers
+from ioi_fast.model.gpt2 import GPT2
 
 Site = tuple[str, int]  # ("z", 3): the z of layer 3
 
@@ -46,8 +47,6 @@ def plain_run(
 ) -> Run:
     """Runs tokens [N, T]; each site is overwritten as soon as it is computed, in list order."""
     weights, config, overwrites = model.weights, model.config, overwrites or {}
-    epsilon = config.layer_norm_epsilon
-    activation = reference.ACTIVATIONS[config.activation_function]
     computed: dict[Site, Tensor] = {}
     used: dict[Site, Tensor] = {}
 
@@ -58,22 +57,17 @@ def plain_run(
         used[name, layer] = value
         return value
 
-    resid = weights.wte[tokens] + weights.wpe[: tokens.shape[1]]
+    resid = layers.embedded(weights, tokens)
     for layer, block in enumerate(weights.blocks):
         resid_pre = site("resid_pre", layer, resid)
-        normed = reference.layernorm(resid_pre, block.ln_1_gain, block.ln_1_bias, epsilon)
-        q, k, v = split_heads(normed @ block.w_qkv + block.b_qkv, config)
+        q, k, v = layers.projections(resid_pre, block, config)
         q, k, v = site("q", layer, q), site("k", layer, k), site("v", layer, v)
-        scale = config.attention_scale(layer)
-        pattern = site("pattern", layer, reference.attention_pattern(q, k, scale))
+        pattern = site("pattern", layer, layers.attention_pattern(q, k, layer, config))
         z = site("z", layer, reference.attention_mix(pattern, v))
         attn_out = site("attn_out", layer, z.flatten(-2) @ block.w_o + block.b_o)
         resid_mid = site("resid_mid", layer, resid_pre + attn_out)
         mlp_in = site("mlp_in", layer, resid_mid)
-        normed = reference.layernorm(mlp_in, block.ln_2_gain, block.ln_2_bias, epsilon)
-        hidden = activation(normed @ block.w_in + block.b_in)
-        resid = resid_mid + site("mlp_out", layer, hidden @ block.w_out + block.b_out)
+        resid = resid_mid + site("mlp_out", layer, layers.mlp(mlp_in, block, config))
 
     final = resid[torch.arange(len(tokens)), end]
-    normed = reference.layernorm(final, weights.ln_f_gain, weights.ln_f_bias, epsilon)
-    return Run(computed, used, normed @ weights.unembed.T)
+    return Run(computed, used, layers.logits(final, weights, config))
