@@ -11,7 +11,7 @@ from small_models import tiny_model
 
 from ioi_fast import Circuit, PromptPairs, ablate, activation_patch, attention, path_patch
 from ioi_fast.asked.sources import SOURCES
-from ioi_fast.plan.memory.ledger import BESIDE
+from ioi_fast.plan.memory.room import BESIDE
 
 TRUE = {"backend": "reference", "precision": "fp64"}
 MODEL = tiny_model(n_positions=64)

@@ -1,4 +1,4 @@
-"""A plan's estimate is near what the process really grows by, on GPT-2 small's shapes."""
+"""A process grows by no more than its plan says, and not by much less, on GPT-2 small's shapes."""
 
 from __future__ import annotations
 
@@ -105,10 +105,10 @@ def test_a_call_grows_by_what_its_plan_says(kind: str) -> None:
         )
         found, planned = json.loads(run.stdout)
         grown.append(found)
-        if planned >= 0.93 * min(grown):
+        if planned >= 0.97 * min(grown):
             break
     # Whatever else runs in the process can only add.
     share = planned / min(grown)
     said = f"plan {planned / MEGABYTE:.1f} MB, grown {[g / MEGABYTE for g in grown]}: {share:.3f}"
     print(f"{kind}: {said}")
-    assert 0.9 <= share <= 1.12, said
+    assert 0.95 <= share <= 1.4, said

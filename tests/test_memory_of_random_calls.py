@@ -1,4 +1,4 @@
-"""A plan's estimate against what the tensors of its call took at once, for calls of all kinds."""
+"""A plan's bound against what the tensors of its call took at once, for calls of all kinds."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import torch
 from random_calls import Call, random_call
 
 from ioi_fast import explain
-from ioi_fast.plan.memory.ledger import BESIDE
+from ioi_fast.plan.memory.room import BESIDE
 
-# Below it what is beside large tensors, 4 MiB in the estimate, is most of a call.
+# Below it what is beside large tensors, 5 MiB in a plan, is most of a call.
 COUNTED = 8 << 20
 
 pytestmark = pytest.mark.usefixtures("counted")
 
 
 def check(call: Call, **more: object) -> int:
-    """Raises AssertionError unless the plan is within a tenth; the bytes that it says."""
+    """Raises AssertionError unless the plan is a bound and near; the bytes that it says."""
     call.function(call.model, call.few, **call.asked)  # packs the weights
     call.function(call.model, call.pairs, **call.asked, **more)
     took = torch.ops.ioi_fast.workspace_peak()
@@ -26,7 +26,7 @@ def check(call: Call, **more: object) -> int:
     planned = plan.peak_bytes - BESIDE
     said = f"{planned / took:.3f}: planned {planned / 2**20:.2f}, took {took / 2**20:.2f}: {call}"
     print(said)
-    assert took < COUNTED or 0.9 <= planned / took <= 1.1, said
+    assert took < COUNTED or 0.97 <= planned / took <= 1.4, said
     return plan.peak_bytes
 
 

@@ -1,4 +1,4 @@
-"""A plan's estimate against what the tensors of its call took at once, on shapes of many kinds.
+"""A plan's bound against what the tensors of its call took at once, on shapes of many kinds.
 
 The C++ kernels' workspace counts every tensor of 4 KiB and more. What a process grows by is in
 test_memory.py.
@@ -22,7 +22,7 @@ from ioi_fast import (
     pair_sweep,
     path_patch,
 )
-from ioi_fast.plan.memory.ledger import BESIDE
+from ioi_fast.plan.memory.room import BESIDE
 
 LAYERS, HEADS, VOCABULARY = 4, 8, 400
 
@@ -118,11 +118,11 @@ def taken(kind: str, **more: object) -> tuple[int, int]:
 @pytest.mark.parametrize("kind", list(CALLS))
 def test_a_plan_counts_the_tensors_of_its_call(kind: str) -> None:
     took, planned = taken(kind)
-    assert 0.95 <= planned / took <= 1.05, f"planned {planned / 2**20:.2f}, took {took / 2**20:.2f}"
+    assert 1 <= planned / took <= 1.3, f"planned {planned / 2**20:.2f}, took {took / 2**20:.2f}"
 
 
 @pytest.mark.parametrize("kind", list(CALLS))
 def test_a_budget_is_kept(kind: str) -> None:
     budget = BESIDE + taken(kind)[1] // 2
     took, planned = taken(kind, max_memory=budget)
-    assert planned <= budget - BESIDE and took <= 1.1 * (budget - BESIDE)
+    assert took <= planned <= budget - BESIDE

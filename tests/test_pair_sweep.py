@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from small_models import moved_pairs, ragged_pairs, shifted_pairs, tiny_model
 
 from ioi_fast import GPT2, PairResult, PromptPairs, explain, pair_sweep, path_patch
-from ioi_fast.plan.memory.ledger import BESIDE
+from ioi_fast.plan.memory.room import BESIDE
 
 TOLERANCE = 1e-4
 PROMPTS = {"ragged": ragged_pairs, "moved": moved_pairs, "shifted": shifted_pairs}

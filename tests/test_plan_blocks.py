@@ -12,9 +12,8 @@ from small_models import ragged_pairs, shifted_pairs, tiny_model
 from small_plans import SMALL, TINY, any_senders, planned, prompts_of_all_kinds
 
 from ioi_fast import explain, path_patch
-from ioi_fast.plan.memory.ledger import BESIDE
-from ioi_fast.plan.memory.path_patches import beside, of_block
-from ioi_fast.plan.memory.room import Room
+from ioi_fast.plan.budget import Budget
+from ioi_fast.plan.memory.room import BESIDE
 from ioi_fast.plan.path_patch import PathPlan
 from ioi_fast.plan.path_variants import PathPrompt
 
@@ -72,8 +71,7 @@ def check_budget(prompts, senders, share: float, **asked: object) -> None:
         plan = planned(TINY, prompts, senders, **asked, max_memory=budget)
     except ValueError as error:
         needed = int(str(error).split("at least ")[1].split()[0])
-        tensors = max(of_block(free, [prompt], 1) for prompt in prompts)
-        assert needed == Room().bytes(tensors) + beside(free) > budget
+        assert needed == Budget().peak_bytes(free.cut((1, 1))) > budget
         plan = planned(TINY, prompts, senders, **asked, max_memory=needed)
         assert plan.peak_bytes <= needed
     else:
@@ -99,6 +97,15 @@ def test_halving_the_budget_makes_more_blocks_of_smaller_peak() -> None:
     assert counts == sorted(set(counts)) and counts[0] == 1
     assert all(peak <= peaks[0] / 2**halved for halved, peak in enumerate(peaks))
     assert all(later < earlier for earlier, later in itertools.pairwise(peaks))
+
+
+def test_three_quarters_of_a_block_are_tried_where_half_fits() -> None:
+    prompts = [PathPrompt(2, 2, 1, True)] * 24
+    whole = planned(SMALL, prompts, "heads")
+    for senders, budget in ((108, 108), (72, 107)):
+        enough = Budget().peak_bytes(whole.cut((24, budget)))
+        plan = planned(SMALL, prompts, "heads", max_memory=enough)
+        assert (plan.prompt_blocks.largest, len(plan.variant_blocks[0])) == (24, senders)
 
 
 @pytest.mark.parametrize("prompts", [ragged_pairs, shifted_pairs], ids=["ragged", "shifted"])

@@ -12,7 +12,7 @@ from small_models import ragged_pairs, shifted_pairs, tiny_model
 
 from ioi_fast import GPT2, GPT2Config, PromptPairs, explain, path_patch
 from ioi_fast.kernels import cpu_ops, packed_linear
-from ioi_fast.plan.memory.ledger import BESIDE
+from ioi_fast.plan.memory.room import BESIDE
 
 # The promise is 1e-4; these models reach 5e-6. KL is second order in a difference.
 TOLERANCE = 2e-5

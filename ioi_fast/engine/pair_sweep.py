@@ -38,7 +38,7 @@ def pair_sweep(
         prompts = [plan.prompts[index] for index in block]
         wanted = None
         if plan.variants and prompts[0].live:
-            wanted = wanted_of(prompts, plan.everywhere, plan.new_until, from_layer=1)
+            wanted = wanted_of(prompts, plan.everywhere, plan.new_until, plan.from_layer)
         sites, final = clean_runs(exact, members, wanted)
         values_N, change = read_out(exact, members, chosen, metric, final)
         base[chosen] = values_N.cpu()

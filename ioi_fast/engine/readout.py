@@ -15,7 +15,7 @@ from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.engine.clean_run import layernorm, tiles
 from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.placement import here
-from ioi_fast.plan.memory.reading import READING_ROWS, VOCABULARY_ROWS
+from ioi_fast.plan.memory.clean_runs import READING_ROWS, VOCABULARY_ROWS
 
 Change = Callable[[Tensor], Tensor]
 

@@ -1,16 +1,15 @@
-"""Plans within a memory budget: what one takes, and how it is halved until it fits.
+"""Plans within a memory budget: what one takes at most, and how it is cut until it fits.
 
 Pure Python, no torch. It stands above plans: they know their blocks and no bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from ioi_fast.plan.memory import pair_sweeps, path_patches, rerun_plans
-from ioi_fast.plan.memory.room import Room
+from ioi_fast.plan.memory.of_plans import of_pair_sweep, of_path_patch, of_reruns
+from ioi_fast.plan.memory.room import Room, of_prompts
 from ioi_fast.plan.pair_sweep import PairPlan
 from ioi_fast.plan.path_patch import PathPlan
 from ioi_fast.plan.reruns import RerunPlan
@@ -32,6 +31,7 @@ class Budget:
         Raises ValueError when max_memory is too small for the smallest blocks.
         """
         sizes, limit = plan.sizes, self.max_memory
+        larger = sizes
         while limit is not None and (needed := self.peak_bytes(plan)) > limit:
             smaller = plan.smaller(sizes)
             if smaller is None:
@@ -39,37 +39,34 @@ class Budget:
                     f"max_memory must be at least {needed} bytes for {_LEAST[type(plan)]}, "
                     f"got {limit}"
                 )
-            sizes, plan = smaller, plan.cut(smaller)
-        return plan
+            larger, sizes, plan = sizes, smaller, plan.cut(smaller)
+        if larger == sizes:
+            return plan
+        # Half was enough; three quarters may be.
+        between = plan.cut(tuple((a + b) // 2 for a, b in zip(larger, sizes, strict=True)))
+        return between if self.peak_bytes(between) <= limit else plan
 
     def counted(self, plan: Of) -> Of:
-        """The plan with the estimate of what memory grows by during the call, packed weights not
-        counted."""
+        """The plan with what memory grows by at most in the call, packed weights not counted."""
         return replace(plan, peak_bytes=self.peak_bytes(plan))
 
     def peak_bytes(self, plan: Plan) -> int:
-        """That estimate: of the block that takes most."""
+        """That bound: of the block that takes most."""
         blocks = {tuple(plan.prompts[i] for i in block) for block in plan.prompt_blocks}
-        of_block = _OF_BLOCK[type(plan)](plan)
-        return self.room.bytes(max(map(of_block, blocks))) + _MEMORY[type(plan)].beside(plan)
+        floats = max(_OF_BLOCK[type(plan)](plan, block) for block in blocks)
+        return self.room.bytes(floats) + _beside(plan)
 
 
-def _of_path(plan: PathPlan) -> Callable:
-    variants = max((len(block) for block in plan.variant_blocks), default=1)
-    return lambda block: path_patches.of_block(plan, block, variants)
+def _beside(plan: Plan) -> int:
+    """Bytes that grow with all prompts, whatever their blocks."""
+    lasts = [prompt.last for prompt in plan.prompts]
+    if isinstance(plan, RerunPlan):
+        # Prompts of means, which may be the same, are looked at before or after.
+        return max(of_prompts(lasts, plan.asked), of_prompts(plan.mean_last, 0))
+    return of_prompts(lasts, plan.senders if isinstance(plan, PathPlan) else 0)
 
 
-def _of_pairs(plan: PairPlan) -> Callable:
-    return lambda block: pair_sweeps.of_block(plan, block)
-
-
-def _of_reruns(plan: RerunPlan) -> Callable:
-    tiles = rerun_plans.Tiles(plan)
-    return lambda block: rerun_plans.of_block(plan, block, tiles)
-
-
-_OF_BLOCK = {PathPlan: _of_path, PairPlan: _of_pairs, RerunPlan: _of_reruns}
-_MEMORY = {PathPlan: path_patches, PairPlan: pair_sweeps, RerunPlan: rerun_plans}
+_OF_BLOCK = {PathPlan: of_path_patch, PairPlan: of_pair_sweep, RerunPlan: of_reruns}
 _LEAST = {
     PathPlan: "one prompt and one sender",
     PairPlan: "one prompt",

@@ -38,6 +38,11 @@ class PairPlan(PathsPlan):
         return tuple(PathVariant(i, s, s.heads[0].layer + 1) for i, s in enumerate(senders))
 
     @property
+    def from_layer(self) -> int:
+        """First layer in which anything follows from a receiver."""
+        return 1
+
+    @property
     def new_until(self) -> tuple[int, int]:
         """The last place of the new run that any sender reads."""
         return (max(0, self.config.n_layer - 2), 0)

@@ -26,7 +26,6 @@ class PathPlan(PathsPlan):
     senders: int  # of the call; those that reach no receiver are not among the variants
     variants: tuple[PathVariant, ...]  # by first layer
     receivers: tuple[Receiver, ...] | None  # None: the logits
-    knocked: tuple[Knocked, ...]
     knock_source: str  # what knocked-out sites take
     forms: int  # groups of prompts with means of their own
     variant_blocks: tuple[range, ...]  # into variants

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ioi_fast.model.config import GPT2Config
 from ioi_fast.plan.blocks import PromptBlocks
 from ioi_fast.plan.flops import run_flops
-from ioi_fast.plan.path_variants import PathPrompt
+from ioi_fast.plan.path_variants import Knocked, PathPrompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,7 @@ class PathsPlan:
     everywhere: bool  # whether every position is patched
     between: str
     vocabulary: int  # tensors of every logit at END that the metric takes, 0 for none
+    knocked: tuple[Knocked, ...] = ()
     prompt_blocks: PromptBlocks
     peak_bytes: int | None = None  # of memory, where a budget has counted it
 

@@ -5,7 +5,7 @@ Pure Python, no torch.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -15,39 +15,22 @@ class Rows:
 
     rows: int  # all of them
     prompts: int
-    widest: int  # slots of a prompt
-    aligned: bool = True  # whether they follow one another from the same token on in all prompts
-    at_zero: int = 0  # how many are the first of a prompt
+    slots: int  # of prompts that are all as wide as the widest
+    aligned: bool  # whether they follow one another from the same token on in all prompts
 
     @classmethod
-    def up_to(cls, last: Sequence[int], tokens: int = 0) -> Rows:
-        """The tokens up to the last one of each prompt; slots for the longest, or so many."""
-        return cls(sum(last) + len(last), len(last), tokens or max(last) + 1)
+    def up_to(cls, lasts: Sequence[int]) -> Rows:
+        """The tokens up to the last one of each prompt."""
+        return cls.of([range(last + 1) for last in lasts])
 
     @classmethod
     def of(cls, cells: Sequence[Sequence[int]]) -> Rows:
         """From the tokens of each prompt, ascending."""
-        first = cells[0][0]
+        first, widths = cells[0][0], [len(own) for own in cells]
         aligned = all(own[0] == first and own[-1] == first + len(own) - 1 for own in cells)
-        zero = sum(own[0] == 0 for own in cells)
-        return cls(sum(map(len, cells)), len(cells), max(map(len, cells)), aligned, zero)
+        return cls(sum(widths), len(cells), len(cells) * max(widths), aligned)
 
     @property
-    def slots(self) -> int:
-        """Of prompts that are all as wide as the widest."""
-        return self.prompts * self.widest
-
-    def differing(self, sites: Collection[str], everywhere: bool) -> float:
-        """The share at which attention's output differs when such inputs of heads are overwritten,
-        at all of these tokens or at the first one of each prompt."""
-        if "v" in sites:
-            return 1.0
-        if everywhere or "k" in sites:
-            # The first token of a prompt sees itself alone, whatever its query and key.
-            return 1.0 - self.at_zero / self.rows
-        return self.prompts / self.rows
-
-    @property
-    def unlike(self) -> bool:
-        """Whether some slots are free: rows are then moved to slots and back."""
-        return self.slots > self.rows
+    def moved(self) -> int:
+        """Slots to which rows are moved and back: none where no slot is free."""
+        return self.slots if self.slots > self.rows else 0
