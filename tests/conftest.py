@@ -29,6 +29,12 @@ LONGEST = (
     "test_build.py",
     "test_discovery_of_demo.py",
     "test_kernel_builds.py",
+    "test_memory_plan.py",
+    "test_reproduce.py",
+    "test_reproduce_edges.py",
+    "test_packaging.py",
+    "test_reader_fuzzing.py",
+    "test_bf16.py",
 )
 
 

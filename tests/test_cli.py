@@ -191,6 +191,7 @@ def test_a_metric_without_a_percentage_is_valid_json(tmp_path) -> None:
     assert figures["provenance"]["seed"] == 0
 
 
+@pytest.mark.slow
 def test_demo_in_float64(tmp_path, capsys) -> None:
     options = ["--n", "3", "--checks", "1", "--precision", "fp64", "--out", str(tmp_path)]
     assert main(["demo", *options]) == 0

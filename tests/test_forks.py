@@ -117,6 +117,7 @@ with warnings.catch_warnings():
 """)
 
 
+@pytest.mark.slow
 def test_forks_during_a_call_of_another_thread_and_in_a_call() -> None:
     run("""
 wanted, stop = call(), threading.Event()

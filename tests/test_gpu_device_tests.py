@@ -188,6 +188,7 @@ def test_a_machine_without_pytest(monkeypatch) -> None:
     assert pytest_runs.why_not() == "not installed: pytest, hypothesis"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_dry_run(tmp_path: Path) -> None:
     """A few tests of each file, every kernel, and both faults, in the interpreter."""

@@ -240,6 +240,7 @@ def dry(tmp_path_factory) -> dict:
     return {**json.loads(run.stdout.splitlines()[-1]), "folder": folder}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_dry_run_has_every_row_and_no_time(dry: dict) -> None:
     rows = {name: row for name, row in dry["rows"].items() if "job" in row}
@@ -259,6 +260,7 @@ def test_a_dry_run_has_every_row_and_no_time(dry: dict) -> None:
     assert rows["attention_delta J4 fp32"]["shapes"]["table"].startswith("int8")
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_dry_run_times_tiles_and_writes_a_table_that_nobody_loads(dry: dict) -> None:
     rows = [row for name, row in dry["rows"].items() if name.startswith("tune ")]
@@ -272,6 +274,7 @@ def test_a_dry_run_times_tiles_and_writes_a_table_that_nobody_loads(dry: dict) -
     assert not launch_tables.table_for(content["device"], content["triton"], path.parent)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_other_tiles_give_the_same_but_for_the_order_of_sums(dry: dict) -> None:
     """Bits may differ: a tile adds in blocks of its own."""

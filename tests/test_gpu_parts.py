@@ -112,6 +112,7 @@ def test_what_runs_out_of_time_leaves_the_others_whole(planted) -> None:
     assert "no time: it did not begin" in rows[0][2]["left_out"]
 
 
+@pytest.mark.slow
 def test_a_new_run_does_not_show_the_rows_of_an_old_one(planted) -> None:
     planted(["whole", "misses"])
     _, (rows,) = planted(["whole"])
@@ -180,6 +181,7 @@ def test_what_a_run_answers_for(row: dict, expected: bool) -> None:
     assert program.wrong(row) is expected
 
 
+@pytest.mark.slow
 def test_what_a_run_started_ends_with_it(planted, tmp_path: Path, monkeypatch) -> None:
     """However it ends: here by a signal that nothing can catch."""
     out = tmp_path / "out"

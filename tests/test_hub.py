@@ -117,6 +117,7 @@ def test_models_are_fetched_once_and_then_found_offline(
     assert len(hub.requests) == asked
 
 
+@pytest.mark.slow
 def test_what_the_hub_does_not_have(hub: HubServer, sharded: Path, tmp_path: Path) -> None:
     home = tmp_path / "home"
     unknown, pickled, invalid = load_elsewhere(home, hub.url, "some-one/else", "old", "gpt--2")

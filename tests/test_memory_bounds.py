@@ -108,12 +108,13 @@ def check(cases: list[list], kernels: str) -> None:
 
 
 @TABLES
-@pytest.mark.parametrize("activation", ["gelu", "relu"])
+@pytest.mark.parametrize("activation", ["gelu", pytest.param("relu", marks=pytest.mark.slow)])
 def test_activations_other_than_gpt2s_own(activation: str, kernels: str) -> None:
     """An MLP that runs in one piece would hold its hidden layer of all variants."""
     check([case(activation, "path_patch", 64, 0.6)], kernels)
 
 
+@pytest.mark.slow
 def test_bf16_without_a_budget() -> None:
     check([case("gelu", "path_patch", 96, 0, precision="bf16")], "c++")
 

@@ -121,7 +121,10 @@ def test_a_plan_counts_the_tensors_of_its_call(kind: str) -> None:
     assert 1 <= planned / took <= 1.3, f"planned {planned / 2**20:.2f}, took {took / 2**20:.2f}"
 
 
-@pytest.mark.parametrize("kind", list(CALLS))
+@pytest.mark.parametrize(
+    "kind",
+    [pytest.param(kind, marks=[pytest.mark.slow] * (kind == "pairs of heads")) for kind in CALLS],
+)
 def test_a_budget_is_kept(kind: str) -> None:
     budget = BESIDE + taken(kind)[1] // 2
     took, planned = taken(kind, max_memory=budget)

@@ -53,6 +53,7 @@ def test_inside_the_repository_a_safe_path_finds_no_module_kernels():
     assert run_python(FIND, ROOT, "-P").split()[0] == "None"
 
 
+@pytest.mark.slow
 def test_inside_the_repository_transformers_loads_none_of_our_code():
     code = """
 import sys

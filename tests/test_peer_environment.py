@@ -72,6 +72,7 @@ def test_an_environment_has_the_peer_and_nothing_of_ours(peers, tmp_path, monkey
     assert seen_by(python, tmp_path, SEEN) == ["1.0", "[]", "argument", "1"]
 
 
+@pytest.mark.slow
 def test_an_environment_is_built_once(peers, tmp_path, monkeypatch):
     pins = pinned(tmp_path, f"{PEER}==1.0")
     python = peer_environment.python_of(pins)
@@ -101,6 +102,7 @@ def test_a_killed_build_leaves_nothing_that_is_taken_for_an_environment(
     assert not (python.parents[1] / "rubbish").exists()
 
 
+@pytest.mark.slow
 def test_torch_comes_from_its_own_index(peers, tmp_path, monkeypatch):
     pins = pinned(tmp_path, "torch==1.0", f"{PEER}==1.0")
     with pytest.raises(peer_environment.NoPackageIndex, match=r"torch==1\.0"):

@@ -21,7 +21,7 @@ def holds(name: str, inputs: int, folder: Path) -> None:
     assert inputs / 50 < tally.read < inputs * 49 / 50, tally
 
 
-@pytest.mark.parametrize("name", ["header", "fast_folder", "prompts", "finding"])
+@pytest.mark.parametrize("name", ["header", "prompts"])
 def test_changed_files(name: str, tmp_path: Path) -> None:
     holds(name, 150, tmp_path)
 
@@ -32,7 +32,7 @@ def test_a_thousand_changed_files(name: str, tmp_path: Path) -> None:
     holds(name, 1000, tmp_path)
 
 
-SOON = ("raised KeyError", "opened /etc/passwd", "ended with signal 6")
+SOON = ("raised KeyError", "ended with signal 6")
 
 
 @pytest.mark.parametrize(

@@ -186,6 +186,7 @@ def test_the_command_and_what_it_does_not_run_again(circuit, tmp_path, capsys, m
     assert ran[3:] == ["E1", "E6", "E15", "E24"]
 
 
+@pytest.mark.slow
 def test_a_circuit_is_found_where_none_is_named(tmp_path, capsys) -> None:
     """On the bundled model: heads that others stand in for, and roles that were found."""
     out = tmp_path / "out"

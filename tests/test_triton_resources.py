@@ -41,7 +41,14 @@ def one_of_each() -> list[Case]:
     return list(first.values())
 
 
-@pytest.mark.parametrize("case", one_of_each(), ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=[pytest.mark.slow] * (case.precision != "ieee"))
+        for case in one_of_each()
+    ],
+    ids=lambda case: case.name,
+)
 def test_one_tile_a_kernel_and_precision(case: Case) -> None:
     check(case, "sm_80")
     check(case, "gfx942")

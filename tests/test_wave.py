@@ -194,6 +194,7 @@ def test_receivers_before_and_after_what_is_sent() -> None:
         compare(tiny_model(n_layer=4), ragged_pairs(), **asked)
 
 
+@pytest.mark.slow
 def test_gpt2_small_shapes() -> None:
     """All 144 heads and all MLPs on the real sizes, ragged, a group among them."""
     model = GPT2.random(GPT2Config(), seed=0)

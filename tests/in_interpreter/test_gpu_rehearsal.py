@@ -27,6 +27,8 @@ from ioi_fast.benchmarks.gpu.setting import Setting
 from ioi_fast.benchmarks.gpu.units import Allowance, Row, missed
 from ioi_fast.kernels.triton_graph import rehearsed
 
+pytestmark = pytest.mark.slow
+
 
 class Pretending(Setting):
     """A dry run's model, on a device that says it is a GPU."""
@@ -72,7 +74,6 @@ def in_fp32_sums(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return left.float() @ right.float()
 
 
-@pytest.mark.slow
 def test_every_part_that_takes_times(setting: Setting, monkeypatch) -> None:
     monkeypatch.setattr(ceilings, "in_fp32_sums", in_fp32_sums)
     compensated = ceilings._compensated(ceilings.bf16_parts, in_fp32_sums)
@@ -128,7 +129,6 @@ def test_other_bits_under_graphs_and_in_repeats_are_rows_that_say_so(setting, mo
     assert "seconds" not in row, "a wrong answer has no time"
 
 
-@pytest.mark.slow
 def test_peers_on_a_device_of_their_own(setting: Setting, monkeypatch) -> None:
     """No tensor of theirs meets one of the host."""
     monkeypatch.setattr(peer_rows, "recorded", rehearsed)
@@ -142,7 +142,6 @@ def test_peers_on_a_device_of_their_own(setting: Setting, monkeypatch) -> None:
     assert found["J1 recorded fp32"]["seconds"] and found["J1 graphs fp32"]["seconds"]
 
 
-@pytest.mark.slow
 def test_kernels_on_a_device_of_their_own(setting: Setting, monkeypatch) -> None:
     monkeypatch.setattr(kernels, "launched_on", lambda device: nullcontext())
     found = rows(kernels, replace(setting, jobs=("J1",)), "kernels")

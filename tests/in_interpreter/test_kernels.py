@@ -56,14 +56,17 @@ def test_gelu_delta_far_from_zero() -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("T", [1, 2, 15, 16, 17, 33])
+@pytest.mark.parametrize(
+    "T",
+    [pytest.param(T, marks=[pytest.mark.slow] * (T in (2, 15))) for T in (1, 2, 15, 16, 17, 33)],
+)
 def test_attention_delta(T: int, size: float) -> None:
     base = [normal(2, T, 3, 8, seed=seed, size=2) for seed in (6, 7, 8)]
     delta = [normal(2, T, 3, 8, seed=seed, size=size) for seed in (9, 10, 11)]
     check("attention_delta", *base, *delta, 8**-0.5, tolerance=5e-6)
 
 
-@pytest.mark.parametrize(("T", "K"), [(1, 65), (16, 128)])
+@pytest.mark.parametrize(("T", "K"), [(1, 65), pytest.param(16, 128, marks=pytest.mark.slow)])
 def test_attention_delta_of_wide_heads(T: int, K: int) -> None:
     base = [normal(2, n, 2, K, seed=seed, size=2) for n, seed in ((T, 6), (16, 7), (16, 8))]
     delta = [normal(3, 2, n, 2, K, seed=s, size=0.1) for n, s in ((T, 9), (16, 10), (16, 11))]
@@ -71,7 +74,9 @@ def test_attention_delta_of_wide_heads(T: int, K: int) -> None:
     check("attention_delta", *base, *delta, K**-0.5, at, tolerance=5e-6)
 
 
-@pytest.mark.parametrize("size", [3.0, 1e-2, 1e-5])
+@pytest.mark.parametrize(
+    "size", [3.0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1e-2, 1e-5))]
+)
 @pytest.mark.parametrize(
     ("T", "S", "C", "K"),
     [
@@ -131,7 +136,7 @@ def test_long_prompts_whose_smallest_weight_moves_far(move: float) -> None:
         check("attention_delta", q, k, v, none[:, :2], delta_k, none, *where, tolerance=5e-6)
 
 
-@pytest.mark.parametrize("far", [13.0, 28.0])
+@pytest.mark.parametrize("far", [pytest.param(13.0, marks=pytest.mark.slow), 28.0])
 @pytest.mark.parametrize("S", [17, 70])
 @pytest.mark.parametrize("T", [1, 2])
 def test_attention_delta_of_a_head_that_looks_at_one_token(T: int, S: int, far: float) -> None:
@@ -178,7 +183,9 @@ def test_attention_delta_of_weights_that_all_move_far() -> None:
     check("attention_delta", q, k, v, delta_q, none, none, 1.0, tolerance=3e-6)
 
 
-@pytest.mark.parametrize("P", [1, 16, 17, 40])
+@pytest.mark.parametrize(
+    "P", [1, pytest.param(16, marks=pytest.mark.slow), 17, pytest.param(40, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("C", [1, 3])
 @pytest.mark.parametrize("T", [1, 2])
 def test_attention_delta_of_variants_with_private_keys(T: int, C: int, P: int) -> None:
@@ -195,7 +202,7 @@ def test_attention_delta_of_variants_with_private_keys(T: int, C: int, P: int) -
     assert_close(got, truth, 5e-6)
 
 
-@pytest.mark.parametrize("size", [3.0, 1e-2])
+@pytest.mark.parametrize("size", [3.0, pytest.param(1e-2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("K", [1, 16, 24])
 @pytest.mark.parametrize("T", [1, 15, pytest.param(33, marks=pytest.mark.slow)])
 def test_attention_delta_by_a_table(T: int, K: int, size: float) -> None:

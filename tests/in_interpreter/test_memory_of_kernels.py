@@ -65,7 +65,7 @@ def test_frozen_heads_move_nothing_but_the_table_and_their_zeros(T: int, launche
         assert 4 * quarter.loaded[name] == whole.loaded[name] > 0, name
 
 
-@pytest.mark.parametrize("T", [1, 16])
+@pytest.mark.parametrize("T", [1, pytest.param(16, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("C", [1, pytest.param(16, marks=pytest.mark.slow)])
 def test_attention_asks_for_little_more_than_it_must(T: int, C: int, launches: list) -> None:
     """GPT-2 small's heads, 16 tokens, many variants: every tensor once is the least."""
@@ -81,7 +81,9 @@ def test_attention_asks_for_little_more_than_it_must(T: int, C: int, launches: l
     assert least < asked <= 1.15 * least, f"{asked / least:.3f}"
 
 
-@pytest.mark.parametrize(("P", "N"), [(144, 1), (64, 4), (144, 16)])
+@pytest.mark.parametrize(
+    ("P", "N"), [(144, 1), (64, 4), pytest.param(144, 16, marks=pytest.mark.slow)]
+)
 def test_variants_of_an_mlp_share_what_the_base_has(P: int, N: int, launches: list) -> None:
     """After the product: the base's hidden rows once, and every hidden row that comes out."""
     pre, rows, weight = normal(N, 64, seed=1), normal(P * N, 16, seed=2), normal(16, 64, seed=3)

@@ -38,6 +38,7 @@ CALLS = {
     "residual": (activation_patch, {"site": "resid_pre"}),
     "each": (activation_patch, {"site": "mlp_out", "position": "each"}),
 }
+LATER = ("each", "residual", "z", "receivers", "new", "queries")  # of a kind with others, and slow
 
 
 @pytest.fixture
@@ -47,7 +48,9 @@ def model():
 
 
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("kind", list(CALLS))
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in LATER)) for kind in CALLS]
+)
 def test_calls(kind: str, precision: str, model) -> None:
     call, asked = CALLS[kind]
     truth = call(HOST, PAIRS, **asked, precision=precision, backend="triton")
@@ -67,6 +70,7 @@ def test_prompts_whose_roles_stand_elsewhere_in_new(model) -> None:
     assert torch.equal(path_patch(model, pairs, **asked).values, truth.values)
 
 
+@pytest.mark.slow
 def test_sweeps_over_pairs(model) -> None:
     truth = pair_sweep(HOST, PAIRS, ("v",), per_prompt=True, backend="triton")
     got = pair_sweep(model, PAIRS, ("v",), per_prompt=True)
@@ -93,7 +97,10 @@ def test_callables_are_given_tensors_of_the_device(model) -> None:
     assert torch.equal(got.values, truth.values)
 
 
-@pytest.mark.parametrize("kind", ["receivers", "knock-out", "means by form", "each"])
+@pytest.mark.parametrize(
+    "kind",
+    ["receivers", "knock-out", "means by form", pytest.param("each", marks=pytest.mark.slow)],
+)
 def test_the_second_gpu_is_as_good_as_the_first(kind: str, monkeypatch) -> None:
     """Nothing is made on torch's current device, and kernels are launched on the model's."""
     call, asked = CALLS[kind]

@@ -12,6 +12,8 @@ from device import DEVICE, ON_GPU
 
 from ioi_fast.kernels import triton_ops
 
+# What a race does is seen on a GPU.
+pytestmark = [] if ON_GPU else pytest.mark.slow
 REPEATS = 1000 if ON_GPU else 2
 Launched = Callable[[], torch.Tensor]
 

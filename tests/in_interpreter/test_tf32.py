@@ -136,6 +136,7 @@ def errors_of(kind: str, monkeypatch: pytest.MonkeyPatch) -> Tensor:
     return sweep_errors(values, truth)
 
 
+@pytest.mark.slow
 def test_what_changes_in_the_logits(monkeypatch) -> None:
     errors = errors_of("receivers" if ON_GPU else "a circuit", monkeypatch)
     said = f"median {errors.median():.1e}, worst {errors.max():.1e}"
@@ -143,6 +144,7 @@ def test_what_changes_in_the_logits(monkeypatch) -> None:
     assert errors.median() > 2e-5, "these are not differences in TF32"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(ON_GPU, reason="a planted fault is compiled with what was there before")
 def test_operands_that_are_cut_off_would_miss_by_twice_as_much(monkeypatch) -> None:
     errors = errors_of("a circuit", monkeypatch)

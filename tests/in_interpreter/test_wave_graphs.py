@@ -51,7 +51,7 @@ def captures(monkeypatch: pytest.MonkeyPatch) -> list:
         {},
         pytest.param({"precision": "bf16"}, marks=SLOW),
         pytest.param({"between": "nothing"}, marks=SLOW),
-        {"receivers": ["2.1.q", "1.0.v"], "position": "END"},
+        pytest.param({"receivers": ["2.1.q", "1.0.v"], "position": "END"}, marks=SLOW),
         pytest.param({"receivers": ["mlp2", "2.0.k"], "position": "S2"}, marks=SLOW),
         pytest.param({"knock_out": {"0.2": "END"}}, marks=SLOW),
     ],
@@ -125,6 +125,7 @@ def test_few_graphs_are_kept(captures: list) -> None:
     assert len(captures) == 6 and len(graphs._captured) == 4
 
 
+@SLOW
 def test_all_that_a_graph_reads_lives_as_long_as_it(captures: list, monkeypatch) -> None:
     """A recording holds addresses and no tensors: what keeps them is the captured wave."""
 
@@ -141,6 +142,7 @@ def test_all_that_a_graph_reads_lives_as_long_as_it(captures: list, monkeypatch)
     assert len(steps) == 3 and all(rows.numel() for step in steps for rows in step.writes)
 
 
+@SLOW
 def test_graphs_are_off_until_they_are_asked_for(captures: list, monkeypatch) -> None:
     monkeypatch.delenv("IOI_FAST_CUDA_GRAPHS")
     path_patch(MODEL, PAIRS, FEW, backend="triton")

@@ -24,6 +24,11 @@ def with_slow_tests(files: Iterable[str]) -> list[str]:
     return [file for file in files if "mark.slow" in (FOLDER / file).read_text()]
 
 
+def with_fast_tests(files: Iterable[str]) -> list[str]:
+    """Files that are not marked as slow as a whole."""
+    return [file for file in files if "pytestmark" not in (FOLDER / file).read_text()]
+
+
 def run_in_the_interpreter(file: str, marked: str = "not slow") -> None:
     """Raises AssertionError unless every test of the file that is marked so passes."""
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
