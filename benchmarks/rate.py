@@ -7,7 +7,7 @@ import time
 
 import torch
 
-from ioi_fast.engine import ops
+from ioi_fast.engine import choose_ops
 
 ROWS, IN, OUT = 2304, 768, 3072
 
@@ -15,7 +15,7 @@ ROWS, IN, OUT = 2304, 768, 3072
 def matrix_rate(precision: str = "fp32", repeats: int = 20) -> float:
     """FLOP/s: median of `repeats` packed products of 2304×768×3072 in a precision."""
     rows, weight = torch.randn(ROWS, IN), torch.randn(IN, OUT)
-    product = ops.cpu(precision).linear(weight, None).delta
+    product = choose_ops.cpu(precision).linear(weight, None).delta
     product(rows)
     seconds = []
     for _ in range(repeats):

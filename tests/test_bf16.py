@@ -28,7 +28,7 @@ from ioi_fast.kernels.build import BuildError, load_kernels
 from ioi_fast.kernels.packed_linear import PackedLinear, onednn_available
 from ioi_fast.kernels.panel_linear import PanelLinear, bf16_panels_supported
 from ioi_fast.reference import calls as reference_backend
-from ioi_fast.results.agreement import BF16_MEDIAN, PROMISED, sweep_errors
+from ioi_fast.results.promised_error import BF16_MEDIAN, PROMISED, sweep_errors
 
 TRUE = {"backend": "reference", "precision": "fp64"}
 SHAPES = {
@@ -43,7 +43,9 @@ def means(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     """How products run; what this machine can't do is left out."""
     if not available(request.param):
         pytest.skip(f"no bf16 products by {request.param} here")
-    monkeypatch.setattr("ioi_fast.engine.ops.bf16_arithmetic", lambda compiled: request.param)
+    monkeypatch.setattr(
+        "ioi_fast.engine.choose_ops.bf16_arithmetic", lambda compiled: request.param
+    )
     return request.param
 
 
@@ -178,7 +180,7 @@ def test_products_round_their_operands_and_nothing_else(
 
 def test_a_cpu_without_bf16_says_that_it_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     model, pairs = tiny_model(), ragged_pairs()
-    monkeypatch.setattr("ioi_fast.engine.ops.bf16_arithmetic", lambda compiled: ROUNDED)
+    monkeypatch.setattr("ioi_fast.engine.choose_ops.bf16_arithmetic", lambda compiled: ROUNDED)
     with pytest.warns(UserWarning, match="no bf16 arithmetic") as caught:
         path_patch(model, pairs, precision="bf16")
     assert len(caught) == 1 and caught[0].filename == __file__

@@ -14,7 +14,7 @@ from kept_kernels import copy_kernels
 from small_models import ragged_pairs, tiny_model
 
 from ioi_fast import path_patch
-from ioi_fast.engine import ops
+from ioi_fast.engine import choose_ops
 from ioi_fast.kernels import build
 
 PROGRAM = """
@@ -134,7 +134,7 @@ def test_without_a_compiler_the_same_results_and_one_line(monkeypatch) -> None:
     def refuse() -> None:
         raise build.BuildError("no C++ compiler found")
 
-    monkeypatch.setattr(ops, "load_kernels", refuse)
+    monkeypatch.setattr(choose_ops, "load_kernels", refuse)
     with pytest.warns(
         UserWarning, match="without its C\\+\\+ kernels.*no C\\+\\+ compiler"
     ) as seen:

@@ -14,7 +14,7 @@ from pretend_device import pretend_device
 from small_models import ragged_pairs, tiny_model
 
 from ioi_fast import GPT2, PromptPairs, ablate, activation_patch, attention, path_patch
-from ioi_fast.engine.ops import compiler_for_triton, why_not_triton
+from ioi_fast.engine.choose_ops import compiler_for_triton, why_not_triton
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def refused(*parts: str):
 
 def test_triton_says_why_it_can_not_run(model, pairs, monkeypatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    monkeypatch.setattr("ioi_fast.engine.ops.find_spec", lambda name: object())
+    monkeypatch.setattr("ioi_fast.engine.choose_ops.find_spec", lambda name: object())
     for found, reason in (
         (False, "torch sees no GPU: TRITON_INTERPRET=1"),
         (True, "the model is on the CPU: load it with device='cuda'"),
@@ -42,7 +42,7 @@ def test_triton_says_why_it_can_not_run(model, pairs, monkeypatch) -> None:
         monkeypatch.setattr("torch.cuda.is_available", lambda found=found: found)
         with refused(f"backend 'triton' can't run this: {reason}"):
             path_patch(model, pairs, backend="triton")
-    monkeypatch.setattr("ioi_fast.engine.ops.find_spec", lambda name: None)
+    monkeypatch.setattr("ioi_fast.engine.choose_ops.find_spec", lambda name: None)
     with refused("backend 'triton' can't run this: triton is not installed: pip install"):
         path_patch(model, pairs, backend="triton")
     with refused("backend 'triton' can't run this: precision 'fp64'"):
@@ -51,12 +51,12 @@ def test_triton_says_why_it_can_not_run(model, pairs, monkeypatch) -> None:
 
 def test_a_gpu_that_is_too_old_is_named(monkeypatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    monkeypatch.setattr("ioi_fast.engine.ops.find_spec", lambda name: object())
+    monkeypatch.setattr("ioi_fast.engine.choose_ops.find_spec", lambda name: object())
     by_index = {0: (8, 0), 1: (7, 5)}
     monkeypatch.setattr(
         "torch.cuda.get_device_capability", lambda device: by_index[torch.device(device).index]
     )
-    monkeypatch.setattr("ioi_fast.engine.ops.compiler_for_triton", lambda: "/usr/bin/gcc")
+    monkeypatch.setattr("ioi_fast.engine.choose_ops.compiler_for_triton", lambda: "/usr/bin/gcc")
     reason = why_not_triton(torch.device("cuda:1"))
     assert "compute capability 7.5, the kernels need 8.0" in reason
     assert why_not_triton(torch.device("cuda:0")) is None
@@ -66,9 +66,9 @@ def test_a_gpu_that_is_too_old_is_named(monkeypatch) -> None:
 def a_gpu(monkeypatch) -> torch.device:
     """One that the kernels are made for, with all that Triton needs beside it."""
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    monkeypatch.setattr("ioi_fast.engine.ops.find_spec", lambda name: object())
+    monkeypatch.setattr("ioi_fast.engine.choose_ops.find_spec", lambda name: object())
     monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr("ioi_fast.engine.ops.compiler_for_triton", lambda: "/usr/bin/gcc")
+    monkeypatch.setattr("ioi_fast.engine.choose_ops.compiler_for_triton", lambda: "/usr/bin/gcc")
     return torch.device("cuda:0")
 
 
@@ -92,7 +92,7 @@ def executable(folder: Path, name: str) -> str:
 
 def test_a_gpu_without_a_c_compiler_says_what_triton_needs(a_gpu, tmp_path, monkeypatch) -> None:
     """As Triton looks for one: CC whatever else there is, then gcc, then clang."""
-    monkeypatch.setattr("ioi_fast.engine.ops.compiler_for_triton", compiler_for_triton)
+    monkeypatch.setattr("ioi_fast.engine.choose_ops.compiler_for_triton", compiler_for_triton)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CC", raising=False)
     assert compiler_for_triton() is None
@@ -106,7 +106,7 @@ def test_a_gpu_without_a_c_compiler_says_what_triton_needs(a_gpu, tmp_path, monk
         monkeypatch.setenv("CC", value)
         assert compiler_for_triton() == found
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    monkeypatch.setattr("ioi_fast.engine.ops._why_not_interpreted", lambda: None)
+    monkeypatch.setattr("ioi_fast.engine.choose_ops._why_not_interpreted", lambda: None)
     assert why_not_triton(torch.device("cpu")) is None, "the interpreter needs none"
 
 
@@ -133,7 +133,7 @@ def test_an_interpreter_that_fails_with_this_numpy_is_named(a_gpu, monkeypatch) 
 
 def test_a_model_on_a_gpu_falls_back_where_triton_is_missing(model, pairs, monkeypatch) -> None:
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    monkeypatch.setattr("ioi_fast.engine.ops.find_spec", lambda name: None)
+    monkeypatch.setattr("ioi_fast.engine.choose_ops.find_spec", lambda name: None)
     with pretend_device() as device:
         moved = model.to(device=device)
         with refused("backend 'triton' can't run this: triton is not installed"):

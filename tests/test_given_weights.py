@@ -47,10 +47,10 @@ def test_weights_of_any_form_give_the_same_bits(
     form: Callable, torch_alone: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if torch_alone:
-        from ioi_fast.engine import ops
+        from ioi_fast.engine import choose_ops
 
-        monkeypatch.setattr(ops, "load_kernels", lambda: None)
-        monkeypatch.setattr(ops, "cpu_ops", ops.torch_ops)
+        monkeypatch.setattr(choose_ops, "load_kernels", lambda: None)
+        monkeypatch.setattr(choose_ops, "cpu_ops", choose_ops.torch_ops)
     plain = tiny_model(tie_word_embeddings=False)
     model = GPT2(plain.config, plain.weights.each(form))
     assert model.weight_hash() == plain.weight_hash()

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import ioi_fast
 from ioi_fast import explain, path_patch
 from ioi_fast.asked.nodes import Head, Mlp, Sender, parse_senders
-from ioi_fast.engine import ops
+from ioi_fast.engine import choose_ops
 from ioi_fast.kernels import packed_linear
 from ioi_fast.plan.path_variants import PathPrompt
 
@@ -217,7 +217,7 @@ def test_the_products_that_run_are_those_of_the_plan(
     Batched products are attention and δz·W_O, which are counted by neither side here.
     """
     monkeypatch.setattr(packed_linear, "onednn_available", lambda: False)
-    monkeypatch.setattr(ops, "cpu", lambda precision: ops.plain_torch())
+    monkeypatch.setattr(choose_ops, "cpu", lambda precision: choose_ops.plain_torch())
     model, pairs = tiny_model(), ragged_pairs(N=7)
     chosen = {"mixed": MIXED, "ends": ["mlp0", "mlp2"], "logits": "logits"}.get(receivers)
     arguments = {

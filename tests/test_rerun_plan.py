@@ -163,7 +163,7 @@ def test_rows_are_those_that_run(data: st.DataObject) -> None:
     spies = {name: partial(count_rows, given_rows, name) for name in ("mlp_delta", "add_mlp_delta")}
     spied = Ops(**{**table, **spies})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ioi_fast.engine.ops.cpu", lambda precision: spied)
+        patch.setattr("ioi_fast.engine.choose_ops.cpu", lambda precision: spied)
         ablate(model, pairs, variants, "zero", base)
     assert sum(given_rows) <= sum(plan.rows)
     if not any(r == "all" or k.startswith("mlp") for one in variants for k, r in one.items()):
@@ -176,7 +176,7 @@ def count_rows(found: list, name: str, resid_mid, pre, delta, *rest):
 
 
 def _torch_table() -> Ops:
-    from ioi_fast.engine.ops import plain_torch
+    from ioi_fast.engine.choose_ops import plain_torch
 
     return plain_torch()
 

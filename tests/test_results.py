@@ -11,7 +11,7 @@ import torch
 from small_models import ragged_pairs, tiny_model
 
 from ioi_fast import ablate, pair_sweep, path_patch
-from ioi_fast.results.result import Result
+from ioi_fast.results.result import Result, near_zero
 
 # 3 senders, 4 prompts; means 2.5, −1, 0.
 VALUES = torch.tensor([[1.0, 2.0, 3.0, 4.0], [-1.0, -1.0, -1.0, -1.0], [-2.0, 2.0, -2.0, 2.0]])
@@ -197,3 +197,9 @@ def test_a_result_prints_short_and_can_not_be_changed() -> None:
     assert repr(got) == "Result(effect [3], 4 prompts, mean base 5, reference, fp32)"
     with pytest.raises(FrozenInstanceError):
         got.values = VALUES
+
+
+def test_a_base_near_zero_is_one_that_cancels() -> None:
+    assert not near_zero(BASE) and not near_zero(-BASE)
+    assert near_zero(torch.tensor([3.0, -3.0, 1e-3])) and near_zero(torch.zeros(3))
+    assert not near_zero(torch.tensor([3.0, -3.0, 0.1]))

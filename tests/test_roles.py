@@ -9,7 +9,7 @@ import torch
 from small_models import ragged_pairs, shifted_pairs
 
 from ioi_fast.ioi.roles import distant, with_roles
-from ioi_fast.ioi.significance import sign_test
+from ioi_fast.ioi.significance import counting, sign_test
 
 
 def test_a_role_at_a_distance_stands_there_in_both_prompts() -> None:
@@ -51,6 +51,16 @@ def test_the_sign_test_is_the_binomial_distribution() -> None:
     with_zeros = torch.cat([values, torch.zeros(11, 5)], 1)
     assert sign_test(with_zeros) == sign_test(values)
     assert sign_test(torch.zeros(1, 4)) == [1.0]
+
+
+def test_what_counts_is_large_and_of_one_sign() -> None:
+    """With three tried the level is a third: eight signs alike are 0.0078, seven of eight 0.07."""
+    values = torch.tensor([[1.0] * 8, [1.0] * 7 + [-1.0], [1.0] * 8])
+    effects = torch.tensor([-0.5, 0.9, 0.1])
+    assert counting(values, effects, 0.5, 0.05)[0] == [True, False, False]
+    assert counting(values, effects, 0.1, 0.05)[0] == [True, False, True]
+    assert counting(values, effects, 0.5, 0.02)[0] == [False, False, False]
+    assert counting(values[:1], effects[:1], 0.5, 0.02)[0] == [True]
 
 
 def test_the_sign_test_of_many_prompts() -> None:

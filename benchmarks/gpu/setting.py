@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ioi_fast import GPT2, GPT2Config
 from ioi_fast.benchmarks.gpu.machine import facts
-from ioi_fast.engine.ops import why_not_triton
+from ioi_fast.engine.choose_ops import why_not_triton
 from ioi_fast.kernels.cache_folders import work_folder
 
 JOBS = ("J1", "J1 at N=100", "J2", "J3", "J4", "J5", "J6")

@@ -14,7 +14,7 @@ from ioi_fast.calls.checks import check_inputs, exact_model
 from ioi_fast.calls.path_patch import checked_patch
 from ioi_fast.calls.surroundings import surroundings
 from ioi_fast.engine import attention as fast
-from ioi_fast.engine import ops
+from ioi_fast.engine import choose_ops
 from ioi_fast.engine.engine import Engine
 from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.plan.budget import Budget
@@ -63,7 +63,7 @@ def _fast(
     patch: PathPatch | None,
     choice: Choice,
 ) -> Tensor:
-    table = ops.table_of(choice.backend, choice.precision, model.device)
+    table = choose_ops.table_of(choice.backend, choice.precision, model.device)
     plan = (
         None if patch is None else plan_of_path_patch(model, pairs, patch, "logit_diff", Budget())
     )

@@ -9,7 +9,7 @@ import torch
 
 from ioi_fast.asked.interventions import check_choice
 from ioi_fast.calls.surroundings import check_positive
-from ioi_fast.engine.ops import room_of, why_not_triton
+from ioi_fast.engine.choose_ops import room_of, why_not_triton
 from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.plan.budget import Budget
 

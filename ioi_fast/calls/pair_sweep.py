@@ -11,7 +11,7 @@ from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.calls.backends import Choice, choose
 from ioi_fast.calls.checks import check_inputs, exact_model
 from ioi_fast.calls.surroundings import bar, surroundings
-from ioi_fast.engine import ops
+from ioi_fast.engine import choose_ops
 from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.pair_sweep import pair_sweep as fast_pair_sweep
 from ioi_fast.model.gpt2 import GPT2
@@ -96,7 +96,7 @@ def _run(
 ) -> tuple[Tensor, str]:
     if choice.backend != "reference":
         plan = plan_of_pair_sweep(model, pairs, sweep, metric, choice.budget(model))
-        table = ops.table_of(choice.backend, choice.precision, model.device)
+        table = choose_ops.table_of(choice.backend, choice.precision, model.device)
         with table.workspace(), bar(plan.steps, "pair sweep", progress) as advance:
             base = fast_pair_sweep(Engine.of(model, table), pairs, plan, metric, kept.keep, advance)
         return base, table.backend

@@ -14,7 +14,7 @@ from ioi_fast.asked.sources import SOURCES
 from ioi_fast.calls.backends import Choice, choose
 from ioi_fast.calls.checks import check_inputs, exact_model
 from ioi_fast.calls.surroundings import bar, surroundings
-from ioi_fast.engine import ops
+from ioi_fast.engine import choose_ops
 from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.path_patch import path_patch as fast_path_patch
 from ioi_fast.model.gpt2 import GPT2
@@ -105,7 +105,7 @@ def _run_path_patch(
 ) -> tuple[Outcome, str]:
     if choice.backend != "reference":
         plan = plan_of_path_patch(model, pairs, patch, metric, choice.budget(model))
-        table = ops.table_of(choice.backend, choice.precision, model.device)
+        table = choose_ops.table_of(choice.backend, choice.precision, model.device)
         if choice.max_memory is not None:
             # What is captured stands beside what a plan counts.
             table = replace(table, capture=None)

@@ -22,7 +22,7 @@ from ioi_fast.ioi.classes import KNOCKED_OUT, LOGITS, Traits, class_of
 from ioi_fast.ioi.copying import CopyScores, copy_scores
 from ioi_fast.ioi.reading import places_read
 from ioi_fast.ioi.roles import with_roles
-from ioi_fast.ioi.significance import sign_test
+from ioi_fast.ioi.significance import counting
 from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.results.result import Result
 
@@ -179,14 +179,12 @@ class _Backwards:
         values = values_SN.double()
         effects = values.mean(-1) / self.of_model
         errors = values.std(-1) / (self.of_model * values.shape[-1] ** 0.5)
-        rows = zip(
-            result.senders, effects.tolist(), errors.tolist(), sign_test(values), strict=True
-        )
-        most = self.level / len(values)
+        counts, p_values = counting(values, effects, self.least, self.level)
+        evidence = zip(effects.tolist(), errors.tolist(), p_values, strict=True)
         return {
-            Head.parse(sender): Evidence(receivers, effect, error, p)
-            for sender, effect, error, p in rows
-            if abs(effect) >= self.least and p <= most
+            Head.parse(sender): Evidence(receivers, *one)
+            for sender, one, meant in zip(result.senders, evidence, counts, strict=True)
+            if meant
         }
 
     def _is_new(self, head: Head, role: str, reason: Evidence) -> bool:

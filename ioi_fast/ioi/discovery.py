@@ -19,7 +19,7 @@ from ioi_fast.ioi.backwards import Found, NothingToFind, Search, search_backward
 from ioi_fast.ioi.classes import KNOCKED_OUT, LOGITS
 from ioi_fast.ioi.pruning import Step, circuit_of_nodes, prune, variant_of
 from ioi_fast.ioi.roles import with_roles
-from ioi_fast.ioi.significance import sign_test
+from ioi_fast.ioi.significance import counting
 from ioi_fast.model.gpt2 import GPT2
 
 
@@ -150,10 +150,10 @@ def _edges(
             to = f"{receiver.head}.{site}"
             result = path_patch(model, search.pairs, senders, [to], place, **running)
             effects = result.values.double().mean(-1) / search.of_model
-            p = sign_test(result.values)
-            for row, sender in enumerate(senders):
-                if abs(effects[row]) >= least / alike and p[row] <= level / len(senders):
-                    yield sender, to
+            counts, _ = counting(result.values, effects, least / alike, level)
+            yield from (
+                (sender, to) for sender, meant in zip(senders, counts, strict=True) if meant
+            )
 
 
 def random_circuits(

@@ -1,10 +1,25 @@
-"""The sign test: whether an effect has the same sign in more prompts than chance gives."""
+"""Which effects count: large ones of one sign in more prompts than chance gives."""
 
 from __future__ import annotations
 
 import math
 
 from torch import Tensor
+
+
+def counting(
+    values: Tensor, effects: Tensor, least: float, level: float
+) -> tuple[list[bool], list[float]]:
+    """Which of S effects [S] count, and their p-values: they are at least so large, and values
+    [S, N] pass the sign test at the level divided by S (Bonferroni).
+
+    >>> import torch
+    >>> counting(torch.tensor([[1.0] * 8, [1.0, -1.0] * 4]), torch.tensor([1.0, 0.0]), 0.5, 0.05)[0]
+    [True, False]
+    """
+    p_values, large = sign_test(values), (effects.abs() >= least).tolist()
+    tried = max(1, len(p_values))
+    return [big and p <= level / tried for big, p in zip(large, p_values, strict=True)], p_values
 
 
 def sign_test(values: Tensor) -> list[float]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ioi_fast.engine import ops
+from ioi_fast.engine import choose_ops
 from ioi_fast.engine.clean_run import CleanRun, Grid, LayerState, tiles
 from ioi_fast.engine.engine import Engine
 from ioi_fast.model.gpt2 import GPT2
@@ -59,7 +59,7 @@ def walk(model: GPT2, tokens: Tensor, layers: int | None = None) -> Iterator[Wal
     """
     model.check_tokens(tokens)
     model = model.to(device="cpu", dtype=torch.float32)
-    table, (N, T) = ops.cpu(), tokens.shape
+    table, (N, T) = choose_ops.cpu(), tokens.shape
     engine = Engine.of(model, table)
     for some in tiles(N, max(1, TOKENS_PER_BLOCK // T)):
         members = tokens[some]

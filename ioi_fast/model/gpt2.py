@@ -185,11 +185,11 @@ class GPT2:
 
     def _packed_logits(self, tokens: Tensor) -> Tensor:
         """Logits from weights that are packed for the CPU, once for all calls."""
-        from ioi_fast.engine import ops
+        from ioi_fast.engine import choose_ops
         from ioi_fast.engine.engine import Engine
         from ioi_fast.engine.logits import logits
 
-        return logits(Engine.of(self, ops.cpu()), tokens)
+        return logits(Engine.of(self, choose_ops.cpu()), tokens)
 
     def _plain_logits(self, tokens: Tensor) -> Tensor:
         """Logits on any device and in any precision."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ioi_fast.asked.nodes import Sender
-from ioi_fast.asked.sites import place
+from ioi_fast.asked.reach import place
 
 # Rows of one matrix product in the wave: enough to run at full rate, few enough that the hidden
 # layer of the block stays in cache.

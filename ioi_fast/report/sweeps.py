@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ioi_fast.report.figures import BarList, HeatMap
 from ioi_fast.results.pair_result import PairResult
-from ioi_fast.results.result import Result, is_clear
+from ioi_fast.results.result import Result, is_clear, near_zero
 
 # Cells outlined in a heat-map.
 _MARKED = 6
@@ -123,8 +123,7 @@ def percent_scale(result: Result | PairResult) -> tuple[float, str]:
     """
     mean = abs(float(result.base.double().mean()))
     metric = str(result.provenance["metric"]).replace("_", " ")
-    spread = float(result.base.double().abs().mean())
-    if result.relative is None or mean < 1e-3 * max(spread, 1e-9) or mean < 1e-6:
+    if result.relative is None or near_zero(result.base):
         return 1.0, f"change of {metric}"
     return 100 / mean, f"change of {metric}, % of {mean:.3g}"
 

@@ -36,6 +36,12 @@ def is_clear(effect: float, stderr: float) -> bool:
     return abs(effect) > 2 * stderr
 
 
+def near_zero(base: Tensor) -> bool:
+    """Whether the mean of a base is too near zero, beside its spread, to show shares of it."""
+    mean, spread = abs(float(base.double().mean())), float(base.double().abs().mean())
+    return mean < 1e-3 * max(spread, 1e-9) or mean < 1e-6
+
+
 def relative(effect: Tensor, base: Tensor, provenance: Mapping[str, object]) -> Tensor | None:
     """Effects as a share of |mean base metric|, None for metrics that have none."""
     named = METRICS.get(str(provenance["metric"]))

@@ -8,8 +8,8 @@ from ioi_fast.tokenizer.codecs import (
     Tokenizer,
     check_codec,
     plain_ids,
-    single_token,
 )
+from ioi_fast.tokenizer.single_tokens import single_token
 
 __all__ = [
     "TextCodec",

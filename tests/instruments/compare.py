@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ioi_fast.results.agreement import sweep_error
+from ioi_fast.results.promised_error import sweep_error
 
 
 def assert_close(got: Tensor, truth: Tensor, tolerance: float, what: str = "result") -> None:
