@@ -19,7 +19,7 @@ measured on a GPU.
 
 ## What a program takes
 
-Every tile that `kernels/triton_launch.py` can choose, compiled ahead of time (triton {triton}):
+Every tile that `kernels/triton_tiles.py` can choose, compiled ahead of time (triton {triton}):
 registers a thread / KB of shared memory, and the share of a multiprocessor's warps that those two
 leave room for, by data sheets. `ieee` multiplies in fp32 without matrix units; "odd rows" are rows
 that do not begin at multiples of 16, as those of every GPT-2 do. None spills registers:

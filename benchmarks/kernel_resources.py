@@ -20,11 +20,11 @@ from triton.compiler import ASTSource
 from ioi_fast.kernels import (
     triton_attention,
     triton_attention_long,
-    triton_launch,
     triton_products,
     triton_rows,
+    triton_tiles,
 )
-from ioi_fast.kernels.triton_launch import Launch
+from ioi_fast.kernels.triton_tiles import Launch
 
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -101,24 +101,24 @@ def cases() -> Iterator[Case]:
 
 
 def _aligned_cases() -> Iterator[Case]:
-    for launch in triton_launch.ROWS:
+    for launch in triton_tiles.ROWS:
         yield Case(triton_rows.layernorm_delta_kernel, launch, None)
         yield Case(triton_rows.readout_delta_kernel, launch, None)
     for kernel in _OF_NO_ROWS:
-        yield Case(kernel, triton_launch.GELU, None)
-    for launch in triton_launch.HEAD_WRITE.values():
+        yield Case(kernel, triton_tiles.GELU, None)
+    for launch in triton_tiles.HEAD_WRITE.values():
         yield Case(triton_products.head_write_kernel, launch, "ieee")
     for precision in PRECISIONS:
-        for launch in (*triton_launch.MLP_IN_FEW, *triton_launch.MLP_IN):
+        for launch in (*triton_tiles.MLP_IN_FEW, *triton_tiles.MLP_IN):
             yield Case(triton_products.mlp_in_delta_kernel, launch, precision)
-        for keys, width in triton_launch.KEYS_AND_WIDTHS:
+        for keys, width in triton_tiles.KEYS_AND_WIDTHS:
             for one_query, kernel in (
                 (False, triton_attention.attention_delta_queries),
                 (True, triton_attention.attention_delta_last),
             ):
-                launch = triton_launch.attention_of(keys, width, one_query)
+                launch = triton_tiles.attention_of(keys, width, one_query)
                 yield Case(kernel, launch, precision)
-        for launch in triton_launch.LONG:
+        for launch in triton_tiles.LONG:
             yield Case(triton_attention_long.attention_delta_long, launch, precision)
 
 
@@ -129,7 +129,7 @@ def compiled(case: Case, target: str) -> Resources:
     types, multiples = signature(case)
     options = {"num_warps": launch.warps, "num_stages": launch.stages, "enable_fp_fusion": True}
     if target != "gfx942":
-        options["maxnreg"] = triton_launch.MOST_REGISTERS
+        options["maxnreg"] = triton_tiles.MOST_REGISTERS
     places = {name: (index,) for index, name in enumerate(case.kernel.arg_names)}
     fixed = {places[name]: value for name, value in constants.items()}
     hints = {places[name]: [["tt.divisibility", 16]] for name in multiples}

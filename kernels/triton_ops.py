@@ -12,12 +12,11 @@ import torch
 import triton
 from torch import Tensor
 
-from ioi_fast.kernels import launch_tables, torch_ops, triton_launch
+from ioi_fast.kernels import torch_ops, triton_tiles, tuned_tiles
 from ioi_fast.kernels.dense_linear import DenseLinear
 from ioi_fast.kernels.reference import LIVE
 from ioi_fast.kernels.triton_attention import attention_delta_last, attention_delta_queries
 from ioi_fast.kernels.triton_attention_long import attention_delta_long
-from ioi_fast.kernels.triton_launch import Launch
 from ioi_fast.kernels.triton_products import head_write_kernel, mlp_in_delta_kernel
 from ioi_fast.kernels.triton_rows import (
     gelu_delta_kernel,
@@ -25,6 +24,7 @@ from ioi_fast.kernels.triton_rows import (
     readout_delta_kernel,
     to_tf32_kernel,
 )
+from ioi_fast.kernels.triton_tiles import Launch
 
 _TANH_FORMS = ("gelu_new", "gelu_pytorch_tanh")
 
@@ -52,7 +52,7 @@ def launch_kernel(
         settings = {"num_warps": launch.warps, "num_stages": launch.stages}
         settings["enable_fp_fusion"] = True
         if torch.version.cuda is not None:
-            settings["maxnreg"] = triton_launch.MOST_REGISTERS
+            settings["maxnreg"] = triton_tiles.MOST_REGISTERS
         kernel[(programs,)](*arguments, **launch.constants, **more, **settings)
 
 
@@ -60,8 +60,8 @@ def to_tf32(rows: Tensor) -> Tensor:
     """Values rounded to TF32, to nearest even, in the same shape: some GPUs drop the bits that TF32
     has not, which is twice the error and all to one side."""
     out, size = torch.empty_like(rows, memory_format=torch.contiguous_format), rows.numel()
-    programs = triton.cdiv(size, triton_launch.GELU.constants["BLOCK"])
-    launch_kernel(to_tf32_kernel, programs, triton_launch.GELU, rows.contiguous(), out, size)
+    programs = triton.cdiv(size, triton_tiles.GELU.constants["BLOCK"])
+    launch_kernel(to_tf32_kernel, programs, triton_tiles.GELU, rows.contiguous(), out, size)
     return out
 
 
@@ -73,10 +73,10 @@ def linear(weight: Tensor, bias: Tensor | None, precision: str = "ieee") -> Dens
 def layernorm_delta(x_RD: Tensor, delta_RD: Tensor, gain_D: Tensor, epsilon: float) -> Tensor:
     """Change of a LayerNorm's output: x [N, D], delta [..., N, D] -> [..., N, D]."""
     N, D = x_RD.shape
-    launch = triton_launch.row_launch(D)
+    launch = triton_tiles.row_launch(D)
     if launch is None:
         return torch_ops.layernorm_delta(x_RD, delta_RD, gain_D, epsilon)
-    launch = launch_tables.tuned("layernorm_delta", None, (D,), x_RD.device, launch)
+    launch = tuned_tiles.tuned("layernorm_delta", None, (D,), x_RD.device, launch)
     delta_RD = delta_RD.contiguous()
     out = torch.empty_like(delta_RD)
     given = (x_RD.contiguous(), delta_RD, gain_D.contiguous(), out, N, D, epsilon)
@@ -89,10 +89,10 @@ def readout_delta(
 ) -> Tensor:
     """Change of ⟨final LayerNorm, direction⟩ when the final residual changes by delta, [..., N]."""
     N, D = x_RD.shape
-    launch = triton_launch.row_launch(D)
+    launch = triton_tiles.row_launch(D)
     if launch is None:
         return torch_ops.readout_delta(x_RD, delta_RD, gain_D, epsilon, direction_RD)
-    launch = launch_tables.tuned("readout_delta", None, (D,), x_RD.device, launch)
+    launch = tuned_tiles.tuned("readout_delta", None, (D,), x_RD.device, launch)
     out = torch.empty(delta_RD.shape[:-1], dtype=torch.float32, device=delta_RD.device)
     rows = (x_RD.contiguous(), delta_RD.contiguous(), gain_D.contiguous())
     given = (*rows, direction_RD.contiguous(), out, N, D, epsilon)
@@ -106,9 +106,9 @@ def gelu_delta(pre_RF: Tensor, delta_RF: Tensor, activation: str) -> Tensor:
         return torch_ops.gelu_delta(pre_RF, delta_RF, activation)
     delta_RF = delta_RF.contiguous()
     out, size = torch.empty_like(delta_RF), delta_RF.numel()
-    programs = triton.cdiv(size, triton_launch.GELU.constants["BLOCK"])
+    programs = triton.cdiv(size, triton_tiles.GELU.constants["BLOCK"])
     given = (pre_RF.contiguous(), delta_RF, out, pre_RF.numel(), size)
-    launch_kernel(gelu_delta_kernel, programs, triton_launch.GELU, *given)
+    launch_kernel(gelu_delta_kernel, programs, triton_tiles.GELU, *given)
     return out
 
 
@@ -131,8 +131,8 @@ def mlp_in_delta(
         index_R = torch.arange(len(pre_RF), device=rows_RD.device)
     N = len(index_R)
     P, out = R // max(1, N), rows_RD.new_empty(R, F)
-    launch = triton_launch.product_launch(P, N)
-    launch = launch_tables.tuned("mlp_in_delta", precision, (P, N, D, F), pre_RF.device, launch)
+    launch = triton_tiles.product_launch(P, N)
+    launch = tuned_tiles.tuned("mlp_in_delta", precision, (P, N, D, F), pre_RF.device, launch)
     sizes = launch.constants
     tiles = triton.cdiv(P, sizes["VARIANTS"]) * triton.cdiv(N, sizes["CELLS"])
     tiles *= triton.cdiv(F, sizes["COLUMNS"])
@@ -176,10 +176,10 @@ def head_write(
 ) -> Tensor:
     """Adds to variant rows[i] what the change of z of head heads[i] writes, in place."""
     (_, C, D), (H, K, _) = delta_PCD.shape, w_o_HKD.shape
-    launch = triton_launch.write_launch(K)
+    launch = triton_tiles.write_launch(K)
     if launch is None or not delta_PCD.is_contiguous():
         return torch_ops.head_write(delta_PCD, rows, delta_z_CHK, heads, w_o_HKD)
-    launch = launch_tables.tuned("head_write", "ieee", (C, K, D), delta_PCD.device, launch)
+    launch = tuned_tiles.tuned("head_write", "ieee", (C, K, D), delta_PCD.device, launch)
     order = rows.argsort(stable=True)
     sizes = launch.constants
     blocks = triton.cdiv(C, sizes["CELLS"]) * triton.cdiv(D, sizes["COLUMNS"])
@@ -215,7 +215,7 @@ def attention_delta(
     rows += [_together(t).reshape(-1, *t.shape[-4:]) for t in (delta_q, delta_k, delta_v)]
     P = len(rows[3])
     asked = ("attention_delta", precision, (T == 1, P, S, K), device)
-    launch = launch_tables.tuned(*asked, triton_launch.attention_launch(T, S, K))
+    launch = tuned_tiles.tuned(*asked, triton_tiles.attention_launch(T, S, K))
     out = torch.empty(P, N, T, H, K, dtype=delta_q.dtype, device=device)
     if at_NT is None:
         at_NT = torch.arange(T, device=device).expand(N, T)
@@ -231,8 +231,8 @@ def attention_delta(
     # Every axis but that of columns, which the table has none of.
     strides = [step for t in rows for step in t.stride()[:-1]]
     strides += [*codes.stride(), *sources.stride()[:-1]]
-    programs, kernel = N * H * triton.cdiv(T, triton_launch.BLOCK), attention_delta_long
-    if launch in triton_launch.LONG:
+    programs, kernel = N * H * triton.cdiv(T, triton_tiles.BLOCK), attention_delta_long
+    if launch in triton_tiles.LONG:
         programs *= P * triton.cdiv(K, launch.constants["WIDTH"])
     else:
         programs *= triton.cdiv(P, launch.constants["VARIANTS"])

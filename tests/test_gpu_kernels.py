@@ -26,7 +26,7 @@ from ioi_fast.benchmarks.gpu.kernels.costs import Cost, cost
 from ioi_fast.benchmarks.gpu.kernels.shapes import Call, Shape, heaviest, recording
 from ioi_fast.benchmarks.gpu.part_files import PartFile
 from ioi_fast.benchmarks.gpu.setting import Setting
-from ioi_fast.kernels import launch_tables, reference, triton_ops
+from ioi_fast.kernels import reference, triton_ops, tuned_tiles
 
 CPU = torch.device("cpu")
 
@@ -210,7 +210,7 @@ from ioi_fast.benchmarks.gpu.kernels.shapes import calls_of, heaviest
 from ioi_fast.benchmarks.gpu.part_files import finite
 from ioi_fast.benchmarks.gpu.setting import Setting
 from ioi_fast.benchmarks.gpu.units import Allowance
-from ioi_fast.kernels import launch_tables, triton_launch
+from ioi_fast.kernels import tuned_tiles, triton_tiles
 setting = Setting(Path(sys.argv[1]), dry=True, jobs=("J1", "J4"), tune=True)
 rows = {}
 for unit in kernels.units(setting):
@@ -222,7 +222,7 @@ for operation in ("mlp_in_delta", "attention_delta"):
     given = call.inputs(setting.device)
     plain = kernels.kernels_of(operation, given, "ieee")[0]
     sizes = {"one_query": 0, "keys": 16, "width": 16}
-    for tile in triton_launch.covering(operation, sizes):
+    for tile in triton_tiles.covering(operation, sizes):
         out = kernels.kernels_of(operation, given, "ieee", tile)[0]
         apart[f"{operation} {tile}"] = kernel_peers.error_of(out, plain.double())
 print(json.dumps(finite({"rows": rows, "apart": apart}), allow_nan=False))
@@ -264,14 +264,14 @@ def test_a_dry_run_has_every_row_and_no_time(dry: dict) -> None:
 @pytest.mark.timeout(300)
 def test_a_dry_run_times_tiles_and_writes_a_table_that_nobody_loads(dry: dict) -> None:
     rows = [row for name, row in dry["rows"].items() if name.startswith("tune ")]
-    assert len(rows) == len(launch_tables.KEYS) + 4  # two operations have two more precisions
+    assert len(rows) == len(tuned_tiles.KEYS) + 4  # two operations have two more precisions
     for row in rows:
         assert row["timed"] == 1 and row["kept"] == [] and "missed" not in row
         assert not row["installed"]
     (path,) = (dry["folder"] / "launches").iterdir()
-    content = launch_tables.read(path)
+    content = tuned_tiles.read(path)
     assert content["dry"] is True
-    assert not launch_tables.table_for(content["device"], content["triton"], path.parent)
+    assert not tuned_tiles.table_for(content["device"], content["triton"], path.parent)
 
 
 @pytest.mark.slow

@@ -22,8 +22,8 @@ from ioi_fast.benchmarks.gpu.kernels import table_files, tuning
 from ioi_fast.benchmarks.gpu.kernels.shapes import Call, Shape
 from ioi_fast.benchmarks.gpu.kernels.tuning_rules import Choice, Rounds, chosen
 from ioi_fast.benchmarks.gpu.setting import Setting
-from ioi_fast.kernels import launch_tables, torch_ops, triton_launch
-from ioi_fast.kernels.triton_launch import Launch
+from ioi_fast.kernels import torch_ops, triton_tiles, tuned_tiles
+from ioi_fast.kernels.triton_tiles import Launch
 
 CPU = torch.device("cpu")
 
@@ -147,14 +147,14 @@ def test_groups_are_the_engines_keys_and_launches() -> None:
     assert [second[0]["variants"], third[0]["variants"]] == [4, 1]
     ((call, before),) = first[1]
     assert call["rows_RD"].sizes == (32, 64)
-    assert before == triton_launch.product_launch(2, 16)
+    assert before == triton_tiles.product_launch(2, 16)
 
 
 @pytest.fixture
 def device(monkeypatch, tmp_path: Path) -> Setting:
     """A GPU by name, and a folder in the place of the engine's."""
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU")
-    monkeypatch.setattr(launch_tables, "FOLDER", tmp_path / "engine" / "launches")
+    monkeypatch.setattr(tuned_tiles, "FOLDER", tmp_path / "engine" / "launches")
     (tmp_path / "engine").mkdir()
     return Setting(tmp_path / "out")
 
@@ -165,19 +165,19 @@ def one_row(variants: int, tile: Launch, seconds: float = 0.5) -> dict:
 
 
 def test_a_table_is_where_the_engine_reads_it_and_keeps_what_it_had(device: Setting) -> None:
-    few = triton_launch.MLP_IN_FEW
+    few = triton_tiles.MLP_IN_FEW
     table = table_files.TableFile.of(device, anew=True)
     table.add(one_row(2, few[0]))
     assert table.places()["installed"]
     table_files.TableFile.of(device, anew=False).add(one_row(4, few[1]))
     table_files.TableFile.of(device, anew=True).add(one_row(2, few[2], 0.25))
     version = table.content["triton"]
-    found = launch_tables.table_for("Some GPU", version, launch_tables.FOLDER)
+    found = tuned_tiles.table_for("Some GPU", version, tuned_tiles.FOLDER)
     assert found == {
         ("mlp_in_delta", "bf16", (2, 16, 64, 128)): few[2],
         ("mlp_in_delta", "bf16", (4, 16, 64, 128)): few[1],
     }
-    own = device.out / "launches" / launch_tables.file_name("Some GPU", version)
+    own = device.out / "launches" / tuned_tiles.file_name("Some GPU", version)
     assert json.loads(own.read_text())["rows"][1]["milliseconds"] == 250
 
 
@@ -186,7 +186,7 @@ def test_where_the_engines_folder_can_not_be_written_the_row_says_so(
 ) -> None:
     monkeypatch.setattr(table_files, "writable", lambda path: False)
     table = table_files.TableFile.of(device, anew=True)
-    table.add(one_row(2, triton_launch.MLP_IN_FEW[0]))
+    table.add(one_row(2, triton_tiles.MLP_IN_FEW[0]))
     places = table.places()
-    assert not places["installed"] and places["put_it_into"] == str(launch_tables.FOLDER)
-    assert Path(places["table"]).exists() and not launch_tables.FOLDER.exists()
+    assert not places["installed"] and places["put_it_into"] == str(tuned_tiles.FOLDER)
+    assert Path(places["table"]).exists() and not tuned_tiles.FOLDER.exists()

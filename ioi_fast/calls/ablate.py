@@ -8,12 +8,12 @@ from ioi_fast.asked.own_metrics import bound_metric, check_metric
 from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.asked.source_checks import check_new_values, check_reached, check_source
 from ioi_fast.asked.sources import SOURCES
-from ioi_fast.calls.backends import choose
 from ioi_fast.calls.checks import check_inputs, exact_model
+from ioi_fast.calls.choose_backend import choose
 from ioi_fast.calls.reruns import rerun
 from ioi_fast.calls.surroundings import bar, surroundings
 from ioi_fast.model.gpt2 import GPT2
-from ioi_fast.plan.of_reruns import plan_of_ablations
+from ioi_fast.plan.make_rerun_plans import plan_of_ablations
 from ioi_fast.reference import calls as reference
 from ioi_fast.results.result import Result, provenance
 

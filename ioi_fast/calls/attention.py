@@ -9,8 +9,8 @@ from torch import Tensor
 from ioi_fast.asked.interventions import PathPatch, check_choice, heads_of
 from ioi_fast.asked.nodes import Head, parse_senders
 from ioi_fast.asked.prompts import PromptPairs
-from ioi_fast.calls.backends import Choice, choose
 from ioi_fast.calls.checks import check_inputs, exact_model
+from ioi_fast.calls.choose_backend import Choice, choose
 from ioi_fast.calls.path_patch import checked_patch
 from ioi_fast.calls.surroundings import surroundings
 from ioi_fast.engine import attention as fast
@@ -18,7 +18,7 @@ from ioi_fast.engine import choose_ops
 from ioi_fast.engine.engine import Engine
 from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.plan.budget import Budget
-from ioi_fast.plan.of_paths import plan_of_path_patch
+from ioi_fast.plan.make_path_plans import plan_of_path_patch
 from ioi_fast.reference import calls as reference
 
 

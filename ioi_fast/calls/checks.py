@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ioi_fast.asked.prompts import PromptPairs
-from ioi_fast.calls.backends import Choice
+from ioi_fast.calls.choose_backend import Choice
 from ioi_fast.model.gpt2 import GPT2
 
 

@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping
 from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.calls.ablate import ablate, checked_ablations
 from ioi_fast.calls.activation_patch import activation_patch, checked_activation
-from ioi_fast.calls.backends import Choice, check_request, fast_backend
+from ioi_fast.calls.choose_backend import Choice, check_request, fast_backend
 from ioi_fast.calls.pair_sweep import checked_sweep, pair_sweep
 from ioi_fast.calls.path_patch import checked_patch, path_patch
 from ioi_fast.calls.surroundings import check_progress, surroundings
 from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.plan.budget import Budget, Plan
-from ioi_fast.plan.of_paths import plan_of_pair_sweep, plan_of_path_patch
-from ioi_fast.plan.of_reruns import plan_of_ablations, plan_of_activation_patch
+from ioi_fast.plan.make_path_plans import plan_of_pair_sweep, plan_of_path_patch
+from ioi_fast.plan.make_rerun_plans import plan_of_ablations, plan_of_activation_patch
 
 
 def explain(call: Callable, model: GPT2, pairs: PromptPairs, **arguments: object) -> Plan:

@@ -8,14 +8,14 @@ from ioi_fast.asked.interventions import PairSweep, parse_pair_sweep
 from ioi_fast.asked.metrics import Metric
 from ioi_fast.asked.own_metrics import bound_metric, check_metric
 from ioi_fast.asked.prompts import PromptPairs
-from ioi_fast.calls.backends import Choice, choose
 from ioi_fast.calls.checks import check_inputs, exact_model
+from ioi_fast.calls.choose_backend import Choice, choose
 from ioi_fast.calls.surroundings import bar, surroundings
 from ioi_fast.engine import choose_ops
 from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.pair_sweep import pair_sweep as fast_pair_sweep
 from ioi_fast.model.gpt2 import GPT2
-from ioi_fast.plan.of_paths import plan_of_pair_sweep
+from ioi_fast.plan.make_path_plans import plan_of_pair_sweep
 from ioi_fast.reference import calls as reference
 from ioi_fast.results.pair_result import PairResult, PairValues
 from ioi_fast.results.result import provenance

@@ -11,14 +11,14 @@ from ioi_fast.asked.own_metrics import bound_metric, check_metric
 from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.asked.source_checks import check_new_values, check_reached, check_source
 from ioi_fast.asked.sources import SOURCES
-from ioi_fast.calls.backends import Choice, choose
 from ioi_fast.calls.checks import check_inputs, exact_model
+from ioi_fast.calls.choose_backend import Choice, choose
 from ioi_fast.calls.surroundings import bar, surroundings
 from ioi_fast.engine import choose_ops
 from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.path_patch import path_patch as fast_path_patch
 from ioi_fast.model.gpt2 import GPT2
-from ioi_fast.plan.of_paths import plan_of_path_patch
+from ioi_fast.plan.make_path_plans import plan_of_path_patch
 from ioi_fast.reference import calls as reference
 from ioi_fast.results.outcome import Outcome
 from ioi_fast.results.result import Result, provenance

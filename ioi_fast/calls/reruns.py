@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from ioi_fast.asked.metrics import Metric
 from ioi_fast.asked.prompts import PromptPairs
-from ioi_fast.calls.backends import Choice
+from ioi_fast.calls.choose_backend import Choice
 from ioi_fast.calls.surroundings import bar
 from ioi_fast.engine import choose_ops
 from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.reruns import run as fast_reruns
 from ioi_fast.model.gpt2 import GPT2
-from ioi_fast.plan.of_reruns import Asked
+from ioi_fast.plan.make_rerun_plans import Asked
 from ioi_fast.results.outcome import Outcome
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from ioi_fast.asked.circuit import Circuit
 from ioi_fast.asked.circuit_files import save_circuit
 from ioi_fast.benchmarks.rate import matrix_rate
-from ioi_fast.calls.backends import choose
+from ioi_fast.calls.choose_backend import choose
 from ioi_fast.commands import options, output
 from ioi_fast.commands.finding_files import store, stored
 from ioi_fast.commands.targets import check_outputs

@@ -29,7 +29,7 @@ from ioi_fast.engine.source_values import (
     mean_tables,
     site_of,
 )
-from ioi_fast.plan.of_reruns import Asked
+from ioi_fast.plan.make_rerun_plans import Asked
 from ioi_fast.plan.rerun_variants import RerunVariant, shared_states
 from ioi_fast.results.outcome import Advance, Outcome
 

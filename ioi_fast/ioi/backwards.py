@@ -22,7 +22,7 @@ from ioi_fast.ioi.classes import KNOCKED_OUT, LOGITS, Traits, class_of
 from ioi_fast.ioi.copying import CopyScores, copy_scores
 from ioi_fast.ioi.reading import places_read
 from ioi_fast.ioi.roles import with_roles
-from ioi_fast.ioi.significance import counting
+from ioi_fast.ioi.significance import LEAST, LEVEL, counting
 from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.results.result import Result
 
@@ -76,8 +76,8 @@ def search_backwards(
     model: GPT2,
     pairs: PromptPairs,
     *,
-    least: float = 0.02,
-    level: float = 0.01,
+    least: float = LEAST,
+    level: float = LEVEL,
     source: str = "mean_by_form",
     **running: object,
 ) -> Search:

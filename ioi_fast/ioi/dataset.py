@@ -22,8 +22,9 @@ from ioi_fast.own_settings import own_settings
 from ioi_fast.plan.available_memory import check_available
 from ioi_fast.tokenizer import (
     TextCodec,
-    bos_id,
+    bos_if_any,
     check_codec,
+    in_front,
     padding_id,
     plain_ids,
     single_token,
@@ -135,7 +136,7 @@ def pair_records(
     if not isinstance(prepend_bos, bool):
         raise TypeError(f"prepend_bos must be a bool, got {prepend_bos!r}")
     check_words(tokenizer, {name for r in (*orig, *new) for name in (r.io, r.s1, r.s2)})
-    front = [bos_id(tokenizer)] if prepend_bos else []
+    front = in_front(bos_if_any(tokenizer, prepend_bos), prepend_bos)
     orig_ids, positions = _batch(tokenizer, orig, front)
     new_ids, new_positions = _batch(tokenizer, new, front)
     moved = any(not torch.equal(positions[role], new_positions[role]) for role in ROLES)

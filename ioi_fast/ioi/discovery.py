@@ -19,7 +19,7 @@ from ioi_fast.ioi.backwards import Found, NothingToFind, Search, search_backward
 from ioi_fast.ioi.classes import KNOCKED_OUT, LOGITS
 from ioi_fast.ioi.pruning import Step, circuit_of_nodes, prune, variant_of
 from ioi_fast.ioi.roles import with_roles
-from ioi_fast.ioi.significance import counting
+from ioi_fast.ioi.significance import LEAST, LEVEL, counting
 from ioi_fast.model.gpt2 import GPT2
 
 
@@ -49,8 +49,8 @@ def discover(
     pairs: PromptPairs,
     *,
     mean_pairs: PromptPairs | None = None,
-    least: float = 0.02,
-    level: float = 0.01,
+    least: float = LEAST,
+    level: float = LEVEL,
     minimal: float = 0.05,
     tolerance: float = 0.15,
     source: str | None = None,

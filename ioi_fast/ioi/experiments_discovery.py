@@ -9,12 +9,12 @@ from ioi_fast.ioi.discovery import Discovery, discover, random_circuits, shares
 from ioi_fast.ioi.evaluation import evaluate
 from ioi_fast.ioi.finding import Finding, Measure, Scale
 from ioi_fast.ioi.roles import with_roles
+from ioi_fast.ioi.significance import LEAST
 from ioi_fast.ioi.study import Study
 from ioi_fast.report.figures import Scatter, Section, Table
 from ioi_fast.report.sweeps import heads_heat_map
 
 _PROMPTS, _RANDOM = 100, 100
-_MATTERS = 0.02  # of F(M), from which on a head is one of those that matter
 _NAMES = 0.5  # of the attention, from which on a head attends to names
 
 
@@ -114,13 +114,11 @@ def sparsity(study: Study) -> Finding:
         raise ValueError(f"metric must have shares of F(M), by which heads matter, got {metric!r}")
     relative = result.relative.flatten().tolist()
     heads = [
-        head
-        for head, effect in zip(result.senders, relative, strict=True)
-        if abs(effect) >= _MATTERS
+        head for head, effect in zip(result.senders, relative, strict=True) if abs(effect) >= LEAST
     ]
     scale = study.scale
     measures = [
-        scale.plain(f"heads of at least {_MATTERS:.0%} of F(M)", str(len(heads))),
+        scale.plain(f"heads of at least {LEAST:.0%} of F(M)", str(len(heads))),
         scale.plain("their share of all heads", len(heads) / len(relative)),
     ]
     names = [role for role in ("IO", "S1", "S2") if role in study.pairs.positions]

@@ -14,6 +14,7 @@ from ioi_fast.asked.sites import INPUTS
 from ioi_fast.calls.ablate import ablate
 from ioi_fast.calls.path_patch import path_patch
 from ioi_fast.ioi import circuits
+from ioi_fast.ioi.significance import LEAST
 from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.results.result import Result
 
@@ -84,7 +85,7 @@ class Backups:
         whole = self.before.base.double().mean().abs()
         return ((self.before.effect.double() - self.after.effect.double()) / whole).float()
 
-    def heads(self, least: float = 0.02) -> list[Head]:
+    def heads(self, least: float = LEAST) -> list[Head]:
         """Heads whose effect after is at least this share of F(M) and larger than before, the
         largest first, without those that are knocked out."""
         whole = abs(float(self.before.base.double().mean()))

@@ -6,6 +6,10 @@ import math
 
 from torch import Tensor
 
+# Unless a caller says otherwise: a share of the mean metric, and the chance that any of those that
+# are tried does so by luck.
+LEAST, LEVEL = 0.02, 0.01
+
 
 def counting(
     values: Tensor, effects: Tensor, least: float, level: float

@@ -13,8 +13,8 @@ from ioi_fast.asked.nodes import Head, Sender
 from ioi_fast.model.config import GPT2Config
 from ioi_fast.plan.blocks import PromptBlocks, Sizes
 from ioi_fast.plan.flops import run_flops
+from ioi_fast.plan.path_plan_base import LayerWork, PathsPlan, rows_table
 from ioi_fast.plan.path_variants import ROWS_PER_TILE, PathPrompt, PathVariant
-from ioi_fast.plan.paths import LayerWork, PathsPlan, rows_table
 
 # Tokens of a block of prompts: every sender's difference is kept for them.
 _TOKENS_KEPT = 256

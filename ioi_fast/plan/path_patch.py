@@ -16,8 +16,8 @@ from ioi_fast.asked.sites import SITES, Receiver
 from ioi_fast.model.config import GPT2Config
 from ioi_fast.plan.blocks import TOKENS_PER_BLOCK, PromptBlocks, Sizes, blocks_of
 from ioi_fast.plan.flops import run_flops
+from ioi_fast.plan.path_plan_base import LayerWork, PathsPlan, rows_table
 from ioi_fast.plan.path_variants import Knocked, PathPrompt, PathVariant, begun_before
-from ioi_fast.plan.paths import LayerWork, PathsPlan, rows_table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,7 @@ from ioi_fast.asked.sources import SOURCES
 from ioi_fast.model.config import GPT2Config
 from ioi_fast.plan.blocks import PromptBlocks, Sizes
 from ioi_fast.plan.flops import FlopCount, run_flops
-from ioi_fast.plan.paths import memory_line
+from ioi_fast.plan.path_plan_base import memory_line
 from ioi_fast.plan.rerun_variants import (
     Change,
     RerunPrompt,

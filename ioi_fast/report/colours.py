@@ -1,7 +1,8 @@
 """The two colour scales of a report and the ink that can be read on them.
 
-A scale is a row of stops; colours between them are mixed linearly in sRGB. Diverging: blue for
-positive, red for negative, and the neutral of the page at zero.
+A scale is a row of stops from one limit to the other, which the figure knows (HeatMap.limit);
+colours between them are mixed linearly in sRGB. Diverging: blue for positive, red for negative, and
+the neutral of the page at zero.
 """
 
 from __future__ import annotations

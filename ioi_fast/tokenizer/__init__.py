@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ioi_fast.tokenizer.bos_and_padding import bos_id, padding_id, with_bos
+from ioi_fast.tokenizer.bos_and_padding import bos_id, bos_if_any, in_front, padding_id
 from ioi_fast.tokenizer.codecs import (
     TextCodec,
     Tokenizer,
@@ -15,9 +15,10 @@ __all__ = [
     "TextCodec",
     "Tokenizer",
     "bos_id",
+    "bos_if_any",
     "check_codec",
+    "in_front",
     "padding_id",
     "plain_ids",
     "single_token",
-    "with_bos",
 ]

@@ -57,6 +57,16 @@ def _stands_for(tokenizer: TextCodec, index: int | None, token: str) -> bool:
     return index is not None and (not callable(name_of) or name_of(index) == token)
 
 
-def with_bos(ids: list[int], bos: int) -> list[int]:
-    """Ids behind one BOS; those that begin with it already are left as they are."""
-    return ids if ids[:1] == [bos] else [bos, *ids]
+def bos_if_any(tokenizer: TextCodec, needed: bool) -> int | None:
+    """The id of BOS, None where the tokenizer has none and none is needed."""
+    try:
+        return bos_id(tokenizer)
+    except ValueError:
+        if needed:
+            raise
+        return None
+
+
+def in_front(bos: int | None, asked: bool, written: bool = False) -> list[int]:
+    """What stands in front of a prompt: one BOS, where it is asked for or written in the text."""
+    return [bos] if bos is not None and (asked or written) else []

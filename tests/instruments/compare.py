@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ioi_fast.results.promised_error import sweep_error
+from ioi_fast.results.promised_error import PROMISED, sweep_error
 
 
 def assert_close(got: Tensor, truth: Tensor, tolerance: float, what: str = "result") -> None:
@@ -29,7 +29,7 @@ def _where_worst(error: Tensor) -> tuple[int, ...]:
     return tuple(int(i) for i in torch.unravel_index(torch.tensor(flat), error.shape))
 
 
-def assert_sweep(values: Tensor, truth: Tensor, tolerance: float = 1e-4) -> None:
+def assert_sweep(values: Tensor, truth: Tensor, tolerance: float = PROMISED["fp32"]) -> None:
     """Raises AssertionError unless the error of a sweep is within the tolerance."""
     error = sweep_error(values, truth)
     if not error <= tolerance:

@@ -13,7 +13,7 @@ from compare import assert_sweep
 from torch import Tensor
 
 from ioi_fast import GPT2
-from ioi_fast.results.promised_error import sweep_error
+from ioi_fast.results.promised_error import PROMISED, sweep_error
 
 ROUNDING = 2.0**-24  # of fp32, relative
 DRAWS = 6
@@ -43,7 +43,7 @@ def assert_exact(
     truth: Tensor,
     model: GPT2,
     ask: Callable[[GPT2], Tensor],
-    tolerance: float = 1e-4,
+    tolerance: float = PROMISED["fp32"],
 ) -> None:
     """Raises AssertionError unless a sweep is within the tolerance, or, where the question is not
     that well posed, within STEPS times what rounded weights move its true answer."""

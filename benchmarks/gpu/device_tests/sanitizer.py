@@ -22,7 +22,7 @@ import triton
 from torch import Tensor
 
 from ioi_fast.benchmarks.gpu.device_tests.pytest_runs import TESTS
-from ioi_fast.kernels import triton_launch, triton_ops
+from ioi_fast.kernels import triton_ops, triton_tiles
 
 FAULTY = "gelu_delta_kernel"  # the kernel of both planted faults
 HELD, TOLD = 64, 72  # values that its output holds, and that it is told of
@@ -141,7 +141,7 @@ def initcheck_fault(device: torch.device) -> None:
 
 def launch(pre: Tensor, delta: Tensor, out: Tensor) -> None:
     """The faulty kernel, told of TOLD values."""
-    tile = triton_launch.GELU
+    tile = triton_tiles.GELU
     programs = triton.cdiv(TOLD, tile.constants["BLOCK"])
     kernel = getattr(triton_ops, FAULTY)
     triton_ops.launch_kernel(kernel, programs, tile, pre, delta, out, TOLD, TOLD)

@@ -13,8 +13,8 @@ from ioi_fast.benchmarks.gpu.clock import Run
 from ioi_fast.benchmarks.gpu.kernels import peers as kernel_peers
 from ioi_fast.benchmarks.gpu.kernels.peers import Given
 from ioi_fast.benchmarks.gpu.setting import PRECISIONS, Setting
-from ioi_fast.kernels import launch_tables
-from ioi_fast.kernels.triton_launch import Launch
+from ioi_fast.kernels import tuned_tiles
+from ioi_fast.kernels.triton_tiles import Launch
 
 IN_EVERY_PRECISION = ("mlp_in_delta", "attention_delta")
 # Largest error over the largest value that is promised of one kernel.
@@ -53,7 +53,7 @@ def kernels_of(
 
     taken = nullcontext()
     if tile is not None:
-        taken = replaced(launch_tables, "tuned", lambda *asked: tile)
+        taken = replaced(tuned_tiles, "tuned", lambda *asked: tile)
     run = operation_of(operation, given, precision)
     with replaced(triton_ops, "launch_kernel", seen), taken:
         out = run().clone()

@@ -12,7 +12,7 @@ import torch
 from ioi_fast.benchmarks.gpu.machine import INTERPRETER
 from ioi_fast.benchmarks.gpu.setting import Setting
 from ioi_fast.benchmarks.gpu.units import Row
-from ioi_fast.kernels import launch_tables
+from ioi_fast.kernels import tuned_tiles
 from ioi_fast.outside.whole_files import write_text
 from ioi_fast.results.revision import revision
 
@@ -30,13 +30,13 @@ class TableFile:
         import triton
 
         device = INTERPRETER if setting.dry else torch.cuda.get_device_name(setting.device)
-        name = launch_tables.file_name(device, triton.__version__)
-        path, engine = setting.out / "launches" / name, launch_tables.FOLDER / name
+        name = tuned_tiles.file_name(device, triton.__version__)
+        path, engine = setting.out / "launches" / name, tuned_tiles.FOLDER / name
         versions = {"device": device, "triton": triton.__version__, "torch": torch.__version__}
         content = {**versions, "commit": revision(), "dry": setting.dry, "rows": []}
         old = engine if anew or not path.exists() else path
         if old.exists() and not setting.dry:
-            content["rows"] = launch_tables.read(old)["rows"]
+            content["rows"] = tuned_tiles.read(old)["rows"]
         return cls(content, path, None if setting.dry or not writable(engine) else engine)
 
     def add(self, row: Row) -> Row:
@@ -56,7 +56,7 @@ class TableFile:
         """Where the table lies, and whether the engine reads it."""
         found = {"table": str(self.path), "installed": self.installed is not None}
         if self.installed is None and not self.content["dry"]:
-            found["put_it_into"] = str(launch_tables.FOLDER)
+            found["put_it_into"] = str(tuned_tiles.FOLDER)
         return found
 
 

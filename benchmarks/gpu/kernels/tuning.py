@@ -23,8 +23,8 @@ from ioi_fast.benchmarks.gpu.kernels.table_files import TableFile
 from ioi_fast.benchmarks.gpu.kernels.tuning_rules import Choice, Rounds, chosen
 from ioi_fast.benchmarks.gpu.setting import Setting
 from ioi_fast.benchmarks.gpu.units import Allowance, Row, Unit
-from ioi_fast.kernels import launch_tables, triton_launch
-from ioi_fast.kernels.triton_launch import Launch
+from ioi_fast.kernels import triton_tiles, tuned_tiles
+from ioi_fast.kernels.triton_tiles import Launch
 
 WEIGHT = 4.0  # of a unit, beside one of a kernel in a job
 Group = list[tuple[Call, Launch]]
@@ -33,7 +33,7 @@ Group = list[tuple[Call, Launch]]
 def units(setting: Setting, jobs: Sequence[str]) -> Iterator[Unit]:
     """Every operation that has tiles to choose from, in each precision."""
     first = True
-    for operation in launch_tables.KEYS:
+    for operation in tuned_tiles.KEYS:
         for precision in kernels.precisions_of(setting, operation):
             run = unit_of(setting, jobs, operation, precision, first)
             yield Unit(f"tune {operation} {precision}", run, WEIGHT)
@@ -70,7 +70,7 @@ def tuned(
     for done, (key, group) in enumerate(groups):
         if done and (allowance.left <= 0 or setting.dry):
             break
-        tiles = triton_launch.covering(operation, key)
+        tiles = triton_tiles.covering(operation, key)
         timer.forget()
         choice = chosen(group, tiles, timer, rounds, over=lambda: allowance.left <= 0)
         if choice.tile is None:
@@ -88,9 +88,9 @@ def row_of(operation: str, precision: str, key: dict[str, int], choice: Choice) 
     means = kernels.meant(precision, dry=False)
     return {
         "kernel": operation,
-        "precision": None if None in launch_tables.PRECISIONS[operation] else means,
+        "precision": None if None in tuned_tiles.PRECISIONS[operation] else means,
         "key": key,
-        "tile": launch_tables.tile_of(choice.tile),
+        "tile": tuned_tiles.tile_of(choice.tile),
         "milliseconds": 1e3 * choice.seconds,
         "before": 1e3 * choice.before,
     }
@@ -105,14 +105,14 @@ def groups_of(
         for call, count in calls.items():
             if call.operation == operation:
                 weights[call] += count * work(call)
-    groups: dict[launch_tables.Key, Group] = {}
-    totals: Counter[launch_tables.Key] = Counter()
+    groups: dict[tuned_tiles.Key, Group] = {}
+    totals: Counter[tuned_tiles.Key] = Counter()
     for call, weight in weights.most_common():
         sizes, before = timer.asked_for(call)
-        key = launch_tables.key_of(operation, sizes)
+        key = tuned_tiles.key_of(operation, sizes)
         groups.setdefault(key, []).append((call, before))
         totals[key] += weight
-    names = launch_tables.KEYS[operation]
+    names = tuned_tiles.KEYS[operation]
     return [(dict(zip(names, key, strict=True)), groups[key]) for key, _ in totals.most_common()]
 
 
@@ -143,11 +143,11 @@ class TileTimer:
         seconds = self.clock.cold_seconds(run, 1)
         return seconds[0] if seconds else 1.0
 
-    def asked_for(self, call: Call) -> tuple[launch_tables.Key, Launch]:
+    def asked_for(self, call: Call) -> tuple[tuned_tiles.Key, Launch]:
         """The sizes that the engine asks a launch for, and what it takes so far; nothing runs."""
         from ioi_fast.kernels import triton_ops
 
-        seen, tuned = [], launch_tables.tuned
+        seen, tuned = [], tuned_tiles.tuned
 
         def asked(operation, precision, sizes, device, today):
             taken = tuned(operation, precision, sizes, device, today)
@@ -158,7 +158,7 @@ class TileTimer:
             pass
 
         with (
-            kernels.replaced(launch_tables, "tuned", asked),
+            kernels.replaced(tuned_tiles, "tuned", asked),
             kernels.replaced(triton_ops, "launch_kernel", nothing),
         ):
             kernels.operation_of(call.operation, call.inputs(self.clock.device), self.meant)()
@@ -180,7 +180,7 @@ class TileTimer:
             if error <= kernels.PROMISED[self.precision]:
                 return run
             said = f"error {error:.1e}"
-        self.wrong.append(f"{launch_tables.tile_of(tile)} at {call.described()}: {said}")
+        self.wrong.append(f"{tuned_tiles.tile_of(tile)} at {call.described()}: {said}")
         return None
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ioi_fast.benchmarks.gpu.kernels.shapes import Call
-from ioi_fast.kernels.triton_launch import Launch
+from ioi_fast.kernels.triton_tiles import Launch
 
 GAIN = 0.97  # of the time before: what is worth a row
 NOISE = 1.01  # of the time before: what counts as not slower

@@ -22,8 +22,9 @@ from ioi_fast.asked.prompt_files.records import (
 from ioi_fast.asked.prompts import END, PromptPairs
 from ioi_fast.tokenizer import (
     TextCodec,
-    bos_id,
+    bos_if_any,
     check_codec,
+    in_front,
     padding_id,
     plain_ids,
     single_token,
@@ -78,7 +79,7 @@ def load_prompts(path: str | Path, tokenizer: TextCodec, prepend_bos: bool = Fal
     if not isinstance(path, (str, Path)):
         raise TypeError(f"path must be a str or a Path, got {path!r}")
     path = Path(path)
-    bos = _bos(tokenizer, prepend_bos)
+    bos = bos_if_any(tokenizer, prepend_bos)
     file = read_csv(path, tokenizer) if path.suffix.lower() == ".csv" else read_json(path)
     rows = [_tokens(record, tokenizer, bos, prepend_bos) for record in file.records]
     clean = clean_roles([row.clean for row in rows], file.word_indices)
@@ -90,16 +91,6 @@ def load_prompts(path: str | Path, tokenizer: TextCodec, prepend_bos: bool = Fal
         return _pairs(rows, clean, corrupt, padding_id(tokenizer))
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def _bos(tokenizer: TextCodec, needed: bool) -> int | None:
-    """The id of BOS, None where the tokenizer has none and none is needed."""
-    try:
-        return bos_id(tokenizer)
-    except ValueError:
-        if needed:
-            raise
-        return None
 
 
 def _tokens(record: Record, tokenizer: TextCodec, bos: int | None, prepend_bos: bool) -> _Tokens:
@@ -125,7 +116,7 @@ def _tokens(record: Record, tokenizer: TextCodec, bos: int | None, prepend_bos: 
             raise ValueError(f'{record.where}: "{key}" must have at least one token besides BOS')
     if written[0] != written[1] and not prepend_bos:
         raise ValueError(f"{record.where}: one of clean and corrupt begins with BOS, not the other")
-    front = [bos] if bos is not None and (prepend_bos or written[0]) else []
+    front = in_front(bos, prepend_bos, written[0])
     return _Tokens(CleanPrompt(record, prompts[0], answers, tokenizer), prompts[1], front)
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ioi_fast.kernels import launch_tables, triton_launch
-from ioi_fast.kernels.launch_tables import FOLDER, KEYS, file_name, key_of, read, table_for, tile_of
-from ioi_fast.kernels.triton_launch import MLP_IN, MLP_IN_FEW, covering
+from ioi_fast.kernels import triton_tiles, tuned_tiles
+from ioi_fast.kernels.triton_tiles import MLP_IN, MLP_IN_FEW, covering
+from ioi_fast.kernels.tuned_tiles import FOLDER, KEYS, file_name, key_of, read, table_for, tile_of
 
 NAME, VERSION = "Some GPU 80GB", "3.6.0"
 PRODUCT = {"variants": 32, "cells": 16, "depth": 768, "columns": 3072}
@@ -21,7 +21,7 @@ ATTENTION = {"one_query": 0, "variants": 16, "keys": 16, "width": 64}
 NEEDS_TRITON = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 
 
-def row(kernel: str, precision: str | None, key: dict, tile: triton_launch.Launch) -> dict:
+def row(kernel: str, precision: str | None, key: dict, tile: triton_tiles.Launch) -> dict:
     times = {"milliseconds": 1.0, "before": 2.0}
     return {
         "kernel": kernel,
@@ -44,11 +44,11 @@ def good() -> dict:
 
 
 def test_a_row_is_found_by_its_key(tmp_path: Path) -> None:
-    written(tmp_path, good(), row("layernorm_delta", None, {"columns": 768}, triton_launch.ROWS[3]))
+    written(tmp_path, good(), row("layernorm_delta", None, {"columns": 768}, triton_tiles.ROWS[3]))
     table = table_for(NAME, VERSION, tmp_path)
     assert table == {
         ("mlp_in_delta", "ieee", (32, 16, 768, 3072)): MLP_IN_FEW[0],
-        ("layernorm_delta", None, (768,)): triton_launch.ROWS[3],
+        ("layernorm_delta", None, (768,)): triton_tiles.ROWS[3],
     }
 
 
@@ -111,13 +111,13 @@ def test_a_row_that_is_no_compiled_tile_is_named(
 
 def test_a_tile_that_is_too_small_for_its_key_is_refused(tmp_path: Path) -> None:
     """It would leave keys out, and say nothing."""
-    short = triton_launch.attention_of(16, 64, one_query=False)
+    short = triton_tiles.attention_of(16, 64, one_query=False)
     table = {"kernel": "attention_delta", "precision": "tf32", "tile": tile_of(short)}
     written(tmp_path, {**table, "key": ATTENTION})
     assert len(table_for(NAME, VERSION, tmp_path)) == 1
     for more in ({"keys": 32}, {"width": 128}, {"one_query": 1}):
         written(tmp_path, {**table, "key": {**ATTENTION, **more}})
-        with pytest.raises(ValueError, match="no tile of triton_launch"):
+        with pytest.raises(ValueError, match="no tile of triton_tiles"):
             table_for(NAME, VERSION, tmp_path)
 
 
@@ -145,18 +145,18 @@ def test_todays_choice_is_among_what_covers_its_key() -> None:
     """Whatever the sizes that fall into a key."""
     for P, N in product((1, 2, 3, 16, 33, 144), (1, 5, 16, 700)):
         key = dict(zip(KEYS["mlp_in_delta"], key_of("mlp_in_delta", (P, N, 5, 7)), strict=True))
-        assert triton_launch.product_launch(P, N) in covering("mlp_in_delta", key)
+        assert triton_tiles.product_launch(P, N) in covering("mlp_in_delta", key)
     for T, S, K in product((1, 2, 40), (1, 16, 17, 33, 64), (5, 16, 64, 65, 128)):
         sizes = key_of("attention_delta", (T == 1, 3, S, K))
         tiles = covering("attention_delta", dict(zip(KEYS["attention_delta"], sizes, strict=True)))
-        assert set(triton_launch.LONG) <= set(tiles)
+        assert set(triton_tiles.LONG) <= set(tiles)
         # Of prompts of 33 to 64 tokens, as of all between two powers of two, each has every tile.
         if S in (1, 16, 64):
-            assert triton_launch.attention_launch(T, S, K) in tiles
+            assert triton_tiles.attention_launch(T, S, K) in tiles
     for D in (5, 64, 65, 768, 2048):
-        assert triton_launch.row_launch(D) in covering("layernorm_delta", {"columns": D})
+        assert triton_tiles.row_launch(D) in covering("layernorm_delta", {"columns": D})
     for K in (5, 64, 128):
-        assert triton_launch.write_launch(K) in covering("head_write", {"depth": K})
+        assert triton_tiles.write_launch(K) in covering("head_write", {"depth": K})
     with pytest.raises(ValueError, match="gelu_delta"):
         covering("gelu_delta", {})
 
@@ -195,10 +195,10 @@ def on_a_gpu(monkeypatch, tmp_path: Path):
 
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: NAME)
-    monkeypatch.setattr(launch_tables, "FOLDER", tmp_path)
-    launch_tables.table_of.cache_clear()
+    monkeypatch.setattr(tuned_tiles, "FOLDER", tmp_path)
+    tuned_tiles.table_of.cache_clear()
     yield lambda *rows, **more: written(tmp_path, *rows, version=triton.__version__, **more)
-    launch_tables.table_of.cache_clear()
+    tuned_tiles.table_of.cache_clear()
 
 
 @NEEDS_TRITON
@@ -207,18 +207,18 @@ def test_tables_are_read_on_gpus_outside_of_the_interpreter(on_a_gpu, monkeypatc
     asked = ("mlp_in_delta", "ieee", (31, 9, 768, 3072))
     gpu, today = torch.device("cuda", 7), MLP_IN[0]
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert launch_tables.tuned(*asked, gpu, today) is today
-    launch_tables.table_of.cache_clear()
+    assert tuned_tiles.tuned(*asked, gpu, today) is today
+    tuned_tiles.table_of.cache_clear()
     monkeypatch.delenv("TRITON_INTERPRET")
-    assert launch_tables.tuned(*asked, torch.device("cpu"), today) is today
-    assert launch_tables.tuned(*asked, gpu, today) is MLP_IN_FEW[0]
+    assert tuned_tiles.tuned(*asked, torch.device("cpu"), today) is today
+    assert tuned_tiles.tuned(*asked, gpu, today) is MLP_IN_FEW[0]
     for other in (
         ("mlp_in_delta", "tf32", (31, 9, 768, 3072)),
         ("mlp_in_delta", "ieee", (16, 9, 768, 3072)),
         ("mlp_in_delta", "ieee", (31, 9, 1024, 4096)),
         ("head_write", "ieee", (9, 768, 3072)),
     ):
-        assert launch_tables.tuned(*other, gpu, today) is today
+        assert tuned_tiles.tuned(*other, gpu, today) is today
 
 
 @NEEDS_TRITON
@@ -228,7 +228,7 @@ def test_a_device_without_a_table_asks_once(on_a_gpu, monkeypatch) -> None:
     for _ in range(3):
         today = MLP_IN[0]
         sizes = (31, 9, 768, 3072)
-        found = launch_tables.tuned("mlp_in_delta", "ieee", sizes, torch.device("cuda"), today)
+        found = tuned_tiles.tuned("mlp_in_delta", "ieee", sizes, torch.device("cuda"), today)
         assert found is today
     assert len(asked) == 1
 
@@ -244,14 +244,14 @@ def test_operations_launch_a_tables_tile_with_programs_of_its_own(monkeypatch) -
 
     zeros, P, N, H, K, D, F = torch.zeros, 32, 16, 2, 16, 64, 128
     tiles = {
-        "layernorm_delta": triton_launch.ROWS[1],
-        "readout_delta": triton_launch.ROWS[2],
+        "layernorm_delta": triton_tiles.ROWS[1],
+        "readout_delta": triton_tiles.ROWS[2],
         "mlp_in_delta": MLP_IN_FEW[1],
-        "head_write": triton_launch.HEAD_WRITE[128],
-        "attention_delta": triton_launch.LONG[0],
+        "head_write": triton_tiles.HEAD_WRITE[128],
+        "attention_delta": triton_tiles.LONG[0],
     }
     monkeypatch.setattr(triton_ops, "launch_kernel", launch)
-    monkeypatch.setattr(launch_tables, "tuned", lambda operation, *more: tiles[operation])
+    monkeypatch.setattr(tuned_tiles, "tuned", lambda operation, *more: tiles[operation])
     rows, gain, where = zeros(P, N, D), zeros(D), torch.zeros(P, dtype=torch.int64)
     triton_ops.layernorm_delta(zeros(N, D), rows, gain, 1e-5)
     triton_ops.readout_delta(zeros(N, D), rows, gain, 1e-5, zeros(N, D))

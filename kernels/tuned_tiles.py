@@ -2,8 +2,8 @@
 
 A table is a file in launches/ for one device's name and one minor version of Triton, written by
 `ioi-fast bench --backend triton --tune` (benchmarks/gpu/kernels/tuning.py). Where it has a row for
-what is launched, its tile is taken instead of triton_launch's choice. A row is a tile of
-triton_launch, so that no tile is ever launched that the tests have not compiled. Nothing is read,
+what is launched, its tile is taken instead of triton_tiles's choice. A row is a tile of
+triton_tiles, so that no tile is ever launched that the tests have not compiled. Nothing is read,
 and no device is asked for its name, before the first launch on a GPU.
 """
 
@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
-from ioi_fast.kernels import triton_launch
-from ioi_fast.kernels.triton_launch import Launch
+from ioi_fast.kernels import triton_tiles
+from ioi_fast.kernels.triton_tiles import Launch
 
 FOLDER = Path(__file__).parent / "launches"
 
@@ -142,10 +142,10 @@ def _row(path: Path, index: int, row: object) -> tuple[tuple[str, str | None, Ke
 
 
 def _tile(operation: str, key: dict[str, int], tile: dict[str, object]) -> Launch:
-    for one in triton_launch.covering(operation, key):
+    for one in triton_tiles.covering(operation, key):
         if tile == tile_of(one):
             return one
-    raise ValueError(f"{tile} is no tile of triton_launch that does every shape of {key}")
+    raise ValueError(f"{tile} is no tile of triton_tiles that does every shape of {key}")
 
 
 def tile_of(launch: Launch) -> dict[str, object]:

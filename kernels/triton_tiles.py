@@ -1,7 +1,7 @@
 """Which tile each Triton kernel takes, by shape: data, with no timing at import or first use.
 
 Every row here is compiled ahead of time for every target by the tests; a shape that no row covers
-runs on torch's own operations. A GPU that has timed them may take others (launch_tables.py).
+runs on torch's own operations. A GPU that has timed them may take others (tuned_tiles.py).
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def attention_of(keys: int, width: int, one_query: bool) -> Launch:
 
 
 def covering(operation: str, key: Mapping[str, int]) -> tuple[Launch, ...]:
-    """Every tile that does any shape of a key (launch_tables.KEYS), the fewest columns first."""
+    """Every tile that does any shape of a key (tuned_tiles.KEYS), the fewest columns first."""
     if operation in ("layernorm_delta", "readout_delta"):
         return tuple(one for one in ROWS if one.constants["BLOCK"] >= key["columns"])
     if operation == "mlp_in_delta":
