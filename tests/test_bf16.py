@@ -23,7 +23,14 @@ from ioi_fast import (
 )
 from ioi_fast.asked.interventions import parse_path_patch
 from ioi_fast.ioi.dataset import ioi_prompts
-from ioi_fast.kernels.bf16_linear import ONEDNN, PANELS, ROUNDED, bf16_arithmetic, bf16_linear
+from ioi_fast.kernels.bf16_linear import (
+    ONEDNN,
+    PANELS,
+    ROUNDED,
+    Bf16Linear,
+    bf16_arithmetic,
+    bf16_linear,
+)
 from ioi_fast.kernels.build import BuildError, load_kernels
 from ioi_fast.kernels.packed_linear import PackedLinear, onednn_available
 from ioi_fast.kernels.panel_linear import PanelLinear, bf16_panels_supported
@@ -219,3 +226,19 @@ def test_means_follow_what_the_cpu_has(
     assert bf16_arithmetic(compiled) == means
     monkeypatch.setattr(where + "onednn_available", lambda: False)
     assert bf16_arithmetic(compiled) in (PANELS, ROUNDED)
+
+
+def test_each_means_has_the_product_of_its_name() -> None:
+    """Results are alike: another product would only be slower, or kill a CPU that lacks it."""
+    weight = torch.ones(4, 32)
+    panels = bf16_linear(weight, PANELS, PackedLinear)
+    assert isinstance(panels, PanelLinear) and panels.panels.dtype == torch.bfloat16
+    rounded = bf16_linear(weight, ROUNDED, PanelLinear)
+    assert isinstance(rounded, PanelLinear) and rounded.rounded and not panels.rounded
+    assert isinstance(bf16_linear(weight, ROUNDED, plain), Bf16Linear)
+    if available(ONEDNN):
+        assert isinstance(bf16_linear(weight, ONEDNN, PanelLinear), Bf16Linear)
+
+
+def plain(weight: torch.Tensor, _bias: None) -> PackedLinear:
+    return PackedLinear(weight, None, onednn=False)
