@@ -16,7 +16,7 @@ from ioi_fast import GPT2, GPT2Config, ablate, load_prompts
 from ioi_fast.cli import main
 from ioi_fast.ioi.circuits import published_circuit
 from ioi_fast.ioi.form_faithfulness import ORDERS, form_faithfulness, published_share
-from ioi_fast.ioi.published import agrees_with, is_gpt2_small
+from ioi_fast.ioi.verdicts import agrees_with, is_gpt2_small
 
 PER_FORM = 6
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from ioi_fast.asked.nodes import Head, Node, Sender, check_distinct, parse_node, read_node
-from ioi_fast.asked.prompt_fields import NO_ROLES
+from ioi_fast.asked.pairs_arguments import NO_ROLES
 from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.asked.reach import first_reached
 from ioi_fast.asked.sites import read_receiver

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from ioi_fast.asked.prompt_fields import behind_end, rows_of_fields
+from ioi_fast.asked.pairs_arguments import behind_end, rows_of_fields
 
 # The end of text of GPT-2's own vocabulary, with which its prompts are padded.
 GPT2_EOS = 50256

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ioi_fast.asked.left_padding import GPT2_EOS, check_not_padded_in_front
-from ioi_fast.asked.prompt_fields import (
+from ioi_fast.asked.pairs_arguments import (
     END,
     Integers,
     behind_end,

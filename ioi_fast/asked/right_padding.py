@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from ioi_fast.asked.left_padding import GPT2_EOS
-from ioi_fast.asked.prompt_fields import behind_end, rows_of_fields
+from ioi_fast.asked.pairs_arguments import behind_end, rows_of_fields
 
 
 def check_not_read_at_padding(fields: Mapping[str, tuple[Tensor, Tensor]], eos: int) -> None:

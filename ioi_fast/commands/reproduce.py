@@ -22,8 +22,8 @@ from ioi_fast.ioi.costs import predicted_flops
 from ioi_fast.ioi.dataset import check_drawn
 from ioi_fast.ioi.experiments import EXPERIMENTS, TOGETHER, WITHOUT_CIRCUIT, named
 from ioi_fast.ioi.finding import Finding
-from ioi_fast.ioi.published import DIFFERS, is_gpt2_small
 from ioi_fast.ioi.study import LACKING, Study
+from ioi_fast.ioi.verdicts import DIFFERS, is_gpt2_small
 from ioi_fast.model.config import GPT2Config
 from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.report.figures import Page, Table

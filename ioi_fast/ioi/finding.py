@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from ioi_fast.asked.circuit import Circuit
-from ioi_fast.ioi.published import OWN_WORDING, verdict
+from ioi_fast.ioi.verdicts import OWN_WORDING, verdict
 from ioi_fast.report.figures import Section, Table
 
 

@@ -8,12 +8,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from ioi_fast.plan.path_variants import PathPrompt
+from ioi_fast.plan.path_variants import ROWS_PER_TILE, PathPrompt
 from ioi_fast.plan.rerun_variants import RerunPrompt
 
 Sizes = tuple[int, int]  # prompts of a block, and variants or rows that are together
+# How large blocks are where memory has no limit (memory_budget.py makes them smaller).
 # Tokens of the runs that are in flight at once; more would only cost memory.
 TOKENS_PER_BLOCK = 512
+# The same of a sweep over pairs, which keeps every sender's difference for them, and of reruns,
+# which keep all their layers.
+TOKENS_OF_PAIRS, TOKENS_OF_RERUNS = 256, 512
+# Rows of differences that go through the layers together: enough for full speed and for variants to
+# share their first layers, few enough to stay near the cores.
+ROWS_OF_PAIRS, ROWS_OF_RERUNS = 2 * ROWS_PER_TILE, 2048
 
 
 @dataclass(frozen=True, slots=True)

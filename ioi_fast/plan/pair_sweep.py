@@ -11,15 +11,10 @@ from dataclasses import dataclass, replace
 
 from ioi_fast.asked.nodes import Head, Sender
 from ioi_fast.model.config import GPT2Config
-from ioi_fast.plan.blocks import PromptBlocks, Sizes
+from ioi_fast.plan.blocks import ROWS_OF_PAIRS, TOKENS_OF_PAIRS, PromptBlocks, Sizes
 from ioi_fast.plan.flops import run_flops
 from ioi_fast.plan.path_plan_base import LayerWork, PathsPlan, rows_table
-from ioi_fast.plan.path_variants import ROWS_PER_TILE, PathPrompt, PathVariant
-
-# Tokens of a block of prompts: every sender's difference is kept for them.
-_TOKENS_KEPT = 256
-# Rows of differences that go through the layers together.
-_ROWS_TOGETHER = 2 * ROWS_PER_TILE
+from ioi_fast.plan.path_variants import PathPrompt, PathVariant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +90,7 @@ class PairPlan(PathsPlan):
     @property
     def sizes(self) -> Sizes:
         """Prompts of a block, and rows that go together, where memory sets no limit."""
-        return max(1, min(len(self.prompts), _TOKENS_KEPT // self._longest)), _ROWS_TOGETHER
+        return max(1, min(len(self.prompts), TOKENS_OF_PAIRS // self._longest)), ROWS_OF_PAIRS
 
     def smaller(self, sizes: Sizes) -> Sizes | None:
         """Half the prompts, and of one prompt half the rows; None for one of each."""
@@ -151,6 +146,6 @@ def plan_pairs(
         between=between,
         vocabulary=vocabulary,
         prompt_blocks=PromptBlocks.of(prompts, len(prompts)),
-        rows_together=_ROWS_TOGETHER,
+        rows_together=ROWS_OF_PAIRS,
     )
     return whole.cut(whole.sizes)

@@ -14,7 +14,7 @@ from functools import cached_property
 from ioi_fast.asked.nodes import Head
 from ioi_fast.asked.sources import SOURCES
 from ioi_fast.model.config import GPT2Config
-from ioi_fast.plan.blocks import PromptBlocks, Sizes
+from ioi_fast.plan.blocks import ROWS_OF_RERUNS, TOKENS_OF_RERUNS, PromptBlocks, Sizes
 from ioi_fast.plan.flops import FlopCount, run_flops
 from ioi_fast.plan.path_plan_base import memory_line
 from ioi_fast.plan.rerun_variants import (
@@ -23,12 +23,6 @@ from ioi_fast.plan.rerun_variants import (
     RerunVariant,
     shared_states,
 )
-
-# Rows of differences that go through the layers together: enough for full speed and for variants to
-# share their first layers, few enough to stay near the cores.
-ROWS_TOGETHER = 2048
-# Tokens of a block of prompts, whose layers are all kept.
-TOKENS_KEPT = 512
 
 
 @dataclass(frozen=True)
@@ -171,7 +165,7 @@ class RerunPlan:
     def sizes(self) -> Sizes:
         """Prompts of a block, and rows that go together, where memory sets no limit."""
         tokens = max(prompt.last for prompt in self.prompts) + 1
-        return max(1, min(len(self.prompts), TOKENS_KEPT // tokens)), ROWS_TOGETHER
+        return max(1, min(len(self.prompts), TOKENS_OF_RERUNS // tokens)), ROWS_OF_RERUNS
 
     def smaller(self, sizes: Sizes) -> Sizes | None:
         """Half of both; None for one of each."""
@@ -251,6 +245,6 @@ def plan_reruns(
         forms=forms,
         mean_last=tuple(mean_last),
         prompt_blocks=PromptBlocks.of(prompts, len(prompts)),
-        rows_together=ROWS_TOGETHER,
+        rows_together=ROWS_OF_RERUNS,
     )
     return whole.cut(whole.sizes)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ioi_fast.asked.prompt_files.records import ANSWERS, Record, shown
+from ioi_fast.asked.prompt_files.json_records import ANSWERS, Record, shown
 from ioi_fast.asked.prompt_files.whole_words import Stretch, whole_words
 from ioi_fast.asked.prompts import END
 from ioi_fast.tokenizer import TextCodec

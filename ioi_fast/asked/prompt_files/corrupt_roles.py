@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from ioi_fast.asked.prompt_files.records import Record, shown
+from ioi_fast.asked.prompt_files.json_records import Record, shown
 from ioi_fast.asked.prompt_files.whole_words import APOSTROPHES, ENDING, word_goes_on
 from ioi_fast.tokenizer import TextCodec, plain_ids
 

@@ -11,7 +11,7 @@ import io
 import re
 from pathlib import Path
 
-from ioi_fast.asked.prompt_files.records import (
+from ioi_fast.asked.prompt_files.json_records import (
     ANSWERS,
     FORM,
     PromptFile,

@@ -11,7 +11,7 @@ from pathlib import Path
 from ioi_fast.asked.prompt_files.clean_roles import CleanPrompt, clean_roles
 from ioi_fast.asked.prompt_files.corrupt_roles import corrupt_roles
 from ioi_fast.asked.prompt_files.csv_rows import read_csv
-from ioi_fast.asked.prompt_files.records import (
+from ioi_fast.asked.prompt_files.json_records import (
     ANSWERS,
     LONGEST,
     Record,

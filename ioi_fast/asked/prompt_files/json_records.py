@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ioi_fast.asked.prompt_fields import NO_ROLES
+from ioi_fast.asked.pairs_arguments import NO_ROLES
 from ioi_fast.asked.prompts import END
 from ioi_fast.outside.json_files import read_json_object
 
