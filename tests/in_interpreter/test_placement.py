@@ -178,7 +178,9 @@ def newer_interface() -> None:
     "allow",
     [
         lambda: torch.set_float32_matmul_precision("high"),
-        pytest.param(newer_interface, marks=pytest.mark.skipif(_get is None, reason="torch 2.9")),
+        pytest.param(
+            newer_interface, marks=pytest.mark.skipif(_get is None, reason="torch 2.9 brought it")
+        ),
     ],
     ids=["older interface", "newer interface"],
 )
