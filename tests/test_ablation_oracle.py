@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 import torch
 from ablation_oracle import Edits, Replacement, effect, metric
-from compare import assert_close
+from compare import STORED, assert_close
 from hook_oracle import HookedModel
 from small_models import moved_pairs, ragged_pairs, shifted_pairs, tiny_model
 
@@ -15,8 +15,6 @@ from ioi_fast import Circuit, PromptPairs, ablate
 from ioi_fast.results.result import Result
 
 EXACT = {"backend": "reference", "precision": "fp64"}
-# Both sides run in float64; results are stored as float32.
-TOLERANCE = 3e-7
 
 SOURCES = ["zero", "mean", "mean_by_form", "new"]
 PROMPTS = {
@@ -69,9 +67,9 @@ def check(
     base: Edits,
 ) -> None:
     """The result is the hooked model's, over a base run under these edits."""
-    assert_close(result.base, metric(hooked, pairs, base), TOLERANCE, what="base")
+    assert_close(result.base, metric(hooked, pairs, base), STORED, what="base")
     truth = [effect(hooked, pairs, replacement.variant(one), base) for one in variants]
-    assert_close(result.values, torch.stack(truth), TOLERANCE)
+    assert_close(result.values, torch.stack(truth), STORED)
 
 
 @pytest.mark.parametrize("name, circuit, source, others", cases())

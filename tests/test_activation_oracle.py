@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import pytest
 import torch
 from ablation_oracle import Edits, Role, aligner, cells, effect
-from compare import assert_close
+from compare import STORED, assert_close
 from hook_oracle import HookedModel, Place, put
 from small_models import moved_pairs, ragged_pairs, shifted_pairs, tiny_model
 from torch import Tensor
@@ -15,8 +15,6 @@ from torch import Tensor
 from ioi_fast import PromptPairs, activation_patch
 
 EXACT = {"backend": "reference", "precision": "fp64"}
-# Both sides run in float64; results are stored as float32.
-TOLERANCE = 3e-7
 
 PROMPTS = {
     "ragged": ragged_pairs,
@@ -68,7 +66,7 @@ def test_listed_heads_and_groups(site: str, name: str, position: Role) -> None:
         find = hooked.place if site == "z" else hooked.receiver
         truth.append(oracle.effects([find(head + suffix) for head in group], position))
     result = activation_patch(model, pairs, site, position, HEADS, **EXACT)
-    assert_close(result.values, torch.stack(truth), TOLERANCE)
+    assert_close(result.values, torch.stack(truth), STORED)
     assert_close(result.effect, torch.stack(truth).mean(-1), 1e-6, what="effect")
 
 
@@ -79,7 +77,7 @@ def test_stream_sites(site: str, name: str, position: Role) -> None:
     oracle = Oracle(HookedModel(model), pairs)
     truth = [oracle.effects([((site, layer), slice(None))], position) for layer in range(3)]
     result = activation_patch(model, pairs, site, position, **EXACT)
-    assert_close(result.values, torch.stack(truth), TOLERANCE)
+    assert_close(result.values, torch.stack(truth), STORED)
     assert_close(result.effect, torch.stack(truth).mean(-1), 1e-6, what="effect")
 
 

@@ -11,7 +11,7 @@ from ioi_fast import Circuit
 from ioi_fast.asked.circuit_files import circuit_from_dict, circuit_to_dict
 from ioi_fast.asked.interventions import parse_variants
 from ioi_fast.asked.nodes import Head, Mlp
-from ioi_fast.asked.sites import Receiver
+from ioi_fast.asked.receivers import Receiver
 
 HEADS = {"1.1": "END", "0.1": "S2"}
 

@@ -143,7 +143,7 @@ def test_path_patch_to_receivers_under_knock_outs(tmp_path, capsys) -> None:
         backend="reference",
         precision="fp64",
     )
-    assert_close(torch.tensor(json.loads(written.read_text())["values"]), truth.values, 1e-4)
+    assert_close(torch.tensor(json.loads(written.read_text())["values"]), truth.values)
 
 
 def test_ablate_every_head_is_a_heat_map(tmp_path, capsys) -> None:
@@ -156,7 +156,7 @@ def test_ablate_every_head_is_a_heat_map(tmp_path, capsys) -> None:
     pairs = ioi_prompts(model.tokenizer, n=6, seed=0)
     heads = [{f"{layer}.{head}": "all"} for layer in range(6) for head in range(8)]
     expected = ablate(model, pairs, heads, backend="reference", precision="fp64")
-    assert_close(torch.tensor(figures["values"]), expected.values, 1e-4)
+    assert_close(torch.tensor(figures["values"]), expected.values)
     assert figures["senders"] == list(expected.senders)
     assert "<html" in (tmp_path / "a.html").read_text()
 
@@ -321,7 +321,7 @@ def test_pairs(tmp_path, capsys) -> None:
     figures = json.loads((tmp_path / "p.json").read_text())
     one = path_patch(model, pairs, "heads", ["5.1.v"], "END", backend="reference", precision="fp64")
     values = torch.tensor(figures["values"])[0, :, :, 5, 1].flatten(0, 1)
-    assert_close(values, one.values, 1e-4)
+    assert_close(values, one.values)
     assert "<html" in (tmp_path / "p.html").read_text()
     assert main(["pairs", *chosen, "--per-prompt"]) == 2
     assert "--per-prompt needs --json" in capsys.readouterr().err

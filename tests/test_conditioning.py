@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conditioning import STEPS, assert_exact, moved_by_rounding, rounded
+from compare import assert_exact
+from conditioning import STEPS, moved_by_rounding, rounded
 from small_models import ragged_pairs, tiny_model
 from torch import Tensor
 

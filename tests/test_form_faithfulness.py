@@ -16,7 +16,7 @@ from ioi_fast import GPT2, GPT2Config, ablate, load_prompts
 from ioi_fast.cli import main
 from ioi_fast.ioi.circuits import published_circuit
 from ioi_fast.ioi.form_faithfulness import ORDERS, form_faithfulness, published_share
-from ioi_fast.ioi.verdicts import agrees_with, is_gpt2_small
+from ioi_fast.ioi.verdicts import is_gpt2_small, is_near, verdict
 
 PER_FORM = 6
 
@@ -80,10 +80,11 @@ def test_verdicts_are_for_gpt2_small() -> None:
     assert is_gpt2_small(small)
     assert not is_gpt2_small(named("random-0"))
     assert not is_gpt2_small(named("gpt2", n_layer=6))
-    assert agrees_with(80.005, 80.0, 0.01, True) == "agrees"
-    assert agrees_with(80.02, 80.0, 0.01, True) == "differs"
-    assert agrees_with(float("nan"), 80.0, 0.01, True) == "differs"
-    assert agrees_with(80.0, 80.0, 0.01, False) == "not applicable to this model"
+    assert is_near(80.005, 80.0, 0.01) and is_near(79.995, 80.0, 0.01)
+    assert not is_near(80.02, 80.0, 0.01) and not is_near(float("nan"), 80.0, 0.01)
+    assert verdict(True, applicable=True) == "agrees"
+    assert verdict(False, applicable=True) == "differs"
+    assert verdict(True, applicable=False) == "not applicable to this model"
 
 
 def test_a_figure_that_is_not_met_is_said(model, folder, monkeypatch) -> None:

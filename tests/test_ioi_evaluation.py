@@ -48,15 +48,15 @@ def test_both_semantics(model, pairs, more) -> None:
     exact = {"backend": "reference", "precision": "fp64", "mean_pairs": more}
     for row, heads in enumerate(sets):
         fewer = ablate(model, pairs, [{}], "mean_by_form", without(*heads), **exact)
-        assert_close(found.in_circuit[row], fewer.base, 1e-4)
+        assert_close(found.in_circuit[row], fewer.base)
         knocked = [{head: ROLES[head] for head in heads}]
         whole = ablate(model, pairs, knocked, "mean_by_form", **exact)
-        assert_close(found.in_model[row], whole.base + whole.values[0], 1e-4)
+        assert_close(found.in_model[row], whole.base + whole.values[0])
     assert torch.equal(found.in_circuit[0], found.of_circuit)
     assert torch.equal(found.in_model[0], found.of_model)
     assert torch.equal(found.in_circuit[2], found.in_circuit[4]), "sets have no order"
     nothing = ablate(model, pairs, [{}], "mean_by_form", Circuit({}), **exact)
-    assert_close(found.in_circuit[3], nothing.base, 1e-4)
+    assert_close(found.in_circuit[3], nothing.base)
 
 
 def test_faithfulness(model, pairs) -> None:

@@ -51,14 +51,14 @@ def test_positions_are_those_of_the_paper(
     receivers = [f"{head}.{site}" for head in CIRCUIT.classes[name]]
     truth = path_patch(model, pairs, "heads", receivers, position, **EXACT)
     found = to_class(model, pairs, CIRCUIT, name, site)
-    assert_close(found.values, truth.values, 1e-4)
+    assert_close(found.values, truth.values)
     assert found.values.abs().max() > 0
 
 
 def test_another_position_and_other_senders(model, pairs) -> None:
     found = to_class(model, pairs, CIRCUIT, MOVERS, "k", position="S1", senders="mlps")
     truth = path_patch(model, pairs, "mlps", ["2.1.k", "2.2.k"], "S1", **EXACT)
-    assert_close(found.values, truth.values, 1e-4)
+    assert_close(found.values, truth.values)
 
 
 def test_names_of_classes_and_sites(model, pairs) -> None:
@@ -73,7 +73,7 @@ def test_backups(model, pairs) -> None:
     knock_out = {"2.1": "END", "1.0": "END"}
     how = {"knock_out": knock_out, "knock_out_source": "mean_by_form"}
     truth = path_patch(model, pairs, **how, **EXACT)
-    assert_close(found.after.values, truth.values, 1e-4)
+    assert_close(found.after.values, truth.values)
     knocked = ablate(model, pairs, [knock_out], "mean_by_form", **EXACT)
     left = (knocked.base + knocked.values[0]).double().mean() / knocked.base.double().mean()
     assert found.remaining == pytest.approx(float(left), rel=1e-4)
@@ -100,8 +100,8 @@ def test_mlp_knock_outs(model, pairs) -> None:
     found = mlp_knock_outs(model, pairs)
     sets = [{"mlp0": "all"}, {"mlp1": "all"}, {"mlp2": "all"}, {"mlp1": "all", "mlp2": "all"}]
     truth = ablate(model, pairs, sets, "mean_by_form", **EXACT)
-    assert_close(found.alone, (truth.base + truth.values)[:3], 1e-4)
-    assert_close(found.all_but_first, (truth.base + truth.values)[3], 1e-4)
+    assert_close(found.alone, (truth.base + truth.values)[:3])
+    assert_close(found.all_but_first, (truth.base + truth.values)[3])
     assert found.mean.shape == (3,) and torch.equal(found.base, ablate(model, pairs, [{}]).base)
     at_end = mlp_knock_outs(model, pairs, position="END").alone
     assert not torch.allclose(at_end, found.alone, atol=1e-4)

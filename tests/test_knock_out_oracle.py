@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from ablation_oracle import Replacement, aligner, cells
-from compare import assert_close
+from compare import STORED, assert_close
 from hook_oracle import HookedModel, logit_diff, path_patched_logits
 from small_models import moved_pairs, shifted_pairs, tiny_model
 from torch import Tensor
@@ -13,8 +13,6 @@ from torch import Tensor
 from ioi_fast import PromptPairs, path_patch
 
 EXACT = {"backend": "reference", "precision": "fp64"}
-# Both sides run in float64; results are stored as float32.
-TOLERANCE = 3e-7
 
 PROMPTS = {
     "roles elsewhere": moved_pairs,
@@ -96,5 +94,5 @@ def test_path_patch_under_knock_outs(name: str, kind: str, source: str, between:
     replacement = Replacement(hooked, pairs, source)
     base, values = expected(hooked, pairs, receivers, role, between, replacement, knock_out)
     assert values.any()
-    assert_close(result.values, values, TOLERANCE)
-    assert_close(result.base, base, TOLERANCE, what="base")
+    assert_close(result.values, values, STORED)
+    assert_close(result.base, base, STORED, what="base")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from conditioning import assert_exact
+from compare import assert_exact
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import moved_pairs, ragged_pairs, shifted_pairs, tiny_model
@@ -13,7 +13,6 @@ from small_models import moved_pairs, ragged_pairs, shifted_pairs, tiny_model
 from ioi_fast import GPT2, PromptPairs, Result, path_patch
 from ioi_fast.asked.sources import SOURCES
 
-TOLERANCE = 1e-4
 SENDERS = ["0.0", "0.1", "mlp0", ["0.2", "1.1"], "1.0", "mlp1", "2.1", ["mlp0", "mlp2"]]
 KNOCKED = {
     "heads at END": {"1.0": "END", "2.1": "END"},
@@ -32,7 +31,7 @@ def compare(model: GPT2, pairs: PromptPairs, **asked: object) -> None:
     truth = ask(model)
     fast = path_patch(model, pairs, **asked, backend="cpu")
     assert fast.backend.startswith("cpu/")
-    assert_exact(fast.values, truth.values, model, lambda other: ask(other).values, TOLERANCE)
+    assert_exact(fast.values, truth.values, model, lambda other: ask(other).values)
     assert (fast.base - truth.base).abs().max() <= 1e-5 * truth.base.abs().max().clamp(min=1)
 
 

@@ -5,15 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from ablation_oracle import Replacement, aligner, cells
-from compare import assert_close
+from compare import STORED, assert_close
 from hook_oracle import HookedModel, freeze, logit_diff, path_patched_logits, put
 from small_models import ragged_pairs, shifted_pairs, tiny_model
 from torch import Tensor
 
 from ioi_fast import PromptPairs, activation_patch, attention, path_patch
-
-# Both sides run in float64; results are stored as float32.
-TOLERANCE = 3e-7
 
 CONFIGS = {
     "tied": {},
@@ -67,7 +64,7 @@ def test_path_patch(settings: str, role: str | None, receivers: str, between: st
         assert not result.values.any()
         assert torch.stack(truth).abs().max() < 1e-12
         return
-    assert_close(result.values, torch.stack(truth), TOLERANCE)
+    assert_close(result.values, torch.stack(truth), STORED)
 
 
 @pytest.mark.parametrize("between", ["mlps", "nothing"])
@@ -82,7 +79,7 @@ def test_path_patch_of_prompts_of_other_length(role: str, receivers: str, betwee
     if chosen is None and role != "END":
         assert not result.values.any()
     else:
-        assert_close(result.values, truth, TOLERANCE)
+        assert_close(result.values, truth, STORED)
 
 
 KNOCK_OUT = {"0.2": "END", "1.0": "all", "mlp1": "S2"}
@@ -121,8 +118,8 @@ def test_path_patch_under_knock_outs(between: str, receivers: str, source: str) 
             lambda run: replacement.variant(KNOCK_OUT, run),
         )
         truth.append(logit_diff(patched, *answers) - logit_diff(base, *answers))
-    assert_close(result.values, torch.stack(truth), TOLERANCE)
-    assert_close(result.base, logit_diff(base, *answers), TOLERANCE, what="base")
+    assert_close(result.values, torch.stack(truth), STORED)
+    assert_close(result.base, logit_diff(base, *answers), STORED, what="base")
 
 
 SITES = {"resid_pre": "resid_pre", "attn_out": "attn_out", "mlp_out": "mlp_out"}
@@ -146,7 +143,7 @@ def test_activation_patch_each_position(site: str) -> None:
                 edit = ((site, layer), put(where, columns, held[site, layer][:, :T]))
                 truth = logit_diff(hooked.run(pairs.orig, [edit])[0], *answers) - base
                 got = result.values[layer, t, head] if by_head else result.values[layer, t]
-                assert (got - truth).abs().max() <= TOLERANCE * truth.abs().max().clamp(min=1)
+                assert (got - truth).abs().max() <= STORED * truth.abs().max().clamp(min=1)
     assert result.effect.shape == ((L, T, H) if by_head else (L, T))
 
 
@@ -176,5 +173,5 @@ def test_attention_after_a_path_patch() -> None:
         scores = query[..., 8:16] @ held["k", 2][..., 8:16].mT / 8**0.5
         T = pairs.orig.shape[1]
         scores = scores.masked_fill(torch.ones(T, T, dtype=torch.bool).triu(1), -torch.inf)
-        assert_close(pattern[0], scores.softmax(-1), TOLERANCE)
+        assert_close(pattern[0], scores.softmax(-1), STORED)
     assert not torch.equal(plain, patched)

@@ -20,9 +20,10 @@ from ioi_fast.ioi.circuits import published_circuit
 from ioi_fast.ioi.costs import predicted_flops
 from ioi_fast.ioi.evaluation import evaluate
 from ioi_fast.ioi.experiments import EXPERIMENTS, TOGETHER, named
-from ioi_fast.ioi.finding import Finding, Measure, Scale
+from ioi_fast.ioi.finding import Finding
 from ioi_fast.ioi.signals import signal_table
 from ioi_fast.ioi.study import NeedsCircuit, Study
+from ioi_fast.ioi.verdicts import Measure, Scale
 from ioi_fast.report.figures import AttentionMap, BarList, HeatMap, Page, Scatter, Table
 from ioi_fast.report.figures_json import figure_from_dict, figure_to_dict
 from ioi_fast.report.page import render

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from compare import assert_sweep
-from conditioning import assert_exact
+from compare import assert_exact, assert_sweep
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import moved_pairs, ragged_pairs, shifted_pairs, tiny_model

@@ -68,7 +68,7 @@ def test_where_new_agrees_and_for_other_sources_there_is_one_value(
     truth = call(pairs, source=source, backend="reference", precision="fp64")
     fast = call(pairs, source=source, backend="cpu")
     assert truth.values.any() and fast.backend.startswith("cpu/")
-    assert_sweep(fast.values, truth.values, 1e-4)
+    assert_sweep(fast.values, truth.values)
 
 
 def test_each_role_alone_takes_its_own_value() -> None:
@@ -76,4 +76,4 @@ def test_each_role_alone_takes_its_own_value() -> None:
     asked = {"variants": [{"0.1": "A"}, {"0.1": "B"}], "source": "new"}
     truth = ablate(model, pairs, **asked, backend="reference", precision="fp64").values
     assert (truth[0] - truth[1]).abs()[2] > 1e-3
-    assert_sweep(ablate(model, pairs, **asked, backend="cpu").values, truth, 1e-4)
+    assert_sweep(ablate(model, pairs, **asked, backend="cpu").values, truth)

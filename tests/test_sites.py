@@ -10,7 +10,7 @@ import torch
 
 from ioi_fast import GPT2Config
 from ioi_fast.asked.nodes import Head, Mlp, Sender, all_heads, parse_node, parse_senders
-from ioi_fast.asked.sites import Receiver, parse_receivers
+from ioi_fast.asked.receivers import Receiver, parse_receivers
 
 CONFIG = GPT2Config(n_layer=12, n_head=12, n_embd=24)
 

@@ -77,12 +77,12 @@ def theirs(checkpoint: Path, pairs: PromptPairs, tmp_path_factory) -> dict[str, 
 
 @pytest.mark.parametrize("name", ["of_model", "of_circuit", "in_model", "in_circuit"])
 def test_every_run(name: str, ours: Evaluation, theirs: dict[str, Tensor]) -> None:
-    assert_close(getattr(ours, name), theirs[name], 1e-4)
+    assert_close(getattr(ours, name), theirs[name])
 
 
 def test_points_and_faithfulness(ours: Evaluation, theirs: dict[str, Tensor]) -> None:
     points = torch.stack([theirs["in_circuit"].mean(1), theirs["in_model"].mean(1)], -1)
-    assert_close(ours.points, points, 1e-4)
+    assert_close(ours.points, points)
     share = float(theirs["of_circuit"].mean() / theirs["of_model"].mean())
     assert ours.faithfulness.share == pytest.approx(share, rel=1e-3)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from compare import assert_sweep
-from conditioning import assert_exact
+from compare import assert_exact, assert_sweep
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_models import ragged_pairs, shifted_pairs, tiny_model

@@ -8,7 +8,7 @@ from ioi_fast.asked.nodes import Head, Node, Sender, check_distinct, parse_node,
 from ioi_fast.asked.pairs_arguments import NO_ROLES
 from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.asked.reach import first_reached
-from ioi_fast.asked.sites import read_receiver
+from ioi_fast.asked.receivers import read_receiver
 from ioi_fast.model.config import GPT2Config
 from ioi_fast.outside.quoting import quoted
 

@@ -9,7 +9,8 @@ from ioi_fast.asked.circuit import Circuit, read_roles
 from ioi_fast.asked.nodes import Head, Node, Sender, listed, parse_node, parse_senders
 from ioi_fast.asked.positions import Position, check_matches_by_token, parse_position, role_position
 from ioi_fast.asked.prompts import END, PromptPairs
-from ioi_fast.asked.sites import INPUTS, PATCHED, SITES, Receiver, parse_receivers
+from ioi_fast.asked.receivers import Receiver, parse_receivers
+from ioi_fast.asked.sites import INPUTS, PATCHED, SITES
 from ioi_fast.asked.sources import SOURCES
 from ioi_fast.model.config import GPT2Config
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ioi_fast.asked.nodes import Head, Node, Sender
-from ioi_fast.asked.sites import Receiver
+from ioi_fast.asked.receivers import Receiver
 
 
 def place(node: Node) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from ioi_fast.calls.choose_backend import choose
 from ioi_fast.calls.reruns import rerun
 from ioi_fast.calls.surroundings import bar, surroundings
 from ioi_fast.model.gpt2 import GPT2
-from ioi_fast.plan.make_rerun_plans import plan_of_ablations
+from ioi_fast.plan.reruns_of_asked import plan_of_ablations
 from ioi_fast.reference import calls as reference
 from ioi_fast.results.result import Result, provenance
 

@@ -15,7 +15,7 @@ from ioi_fast.engine import choose_ops
 from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.pair_sweep import pair_sweep as fast_pair_sweep
 from ioi_fast.model.gpt2 import GPT2
-from ioi_fast.plan.make_path_plans import plan_of_pair_sweep
+from ioi_fast.plan.paths_of_asked import plan_of_pair_sweep
 from ioi_fast.reference import calls as reference
 from ioi_fast.results.pair_result import PairResult, PairValues
 from ioi_fast.results.result import provenance

@@ -10,7 +10,7 @@ from ioi_fast.engine import choose_ops
 from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.reruns import run as fast_reruns
 from ioi_fast.model.gpt2 import GPT2
-from ioi_fast.plan.make_rerun_plans import Asked
+from ioi_fast.plan.reruns_of_asked import Asked
 from ioi_fast.results.outcome import Outcome
 
 

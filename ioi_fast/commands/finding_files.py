@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ioi_fast.asked.circuit_files import circuit_from_dict, circuit_to_dict
-from ioi_fast.ioi.finding import Finding, Measure
+from ioi_fast.ioi.finding import Finding
+from ioi_fast.ioi.verdicts import Measure
 from ioi_fast.outside.json_files import read_json_object
 from ioi_fast.outside.quoting import cut, quoted
 from ioi_fast.outside.whole_files import write_text

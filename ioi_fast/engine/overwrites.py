@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ioi_fast.asked.sites import Receiver
+from ioi_fast.asked.receivers import Receiver
 from ioi_fast.engine.rerun_cells import RerunCells
 from ioi_fast.kernels.reference import FROZEN, LIVE
 from ioi_fast.model.config import GPT2Config

@@ -8,7 +8,7 @@ from torch import Tensor
 from ioi_fast.asked.metrics import Metric
 from ioi_fast.asked.nodes import Head
 from ioi_fast.asked.prompts import PromptPairs
-from ioi_fast.asked.sites import Receiver
+from ioi_fast.asked.receivers import Receiver
 from ioi_fast.engine.both_runs import clean_runs
 from ioi_fast.engine.clean_run import tiles
 from ioi_fast.engine.engine import Engine

@@ -10,7 +10,7 @@ from torch import Tensor
 from ioi_fast.asked.interventions import KnockOut
 from ioi_fast.asked.metrics import Metric
 from ioi_fast.asked.prompts import PromptPairs
-from ioi_fast.asked.sites import Receiver
+from ioi_fast.asked.receivers import Receiver
 from ioi_fast.engine.both_runs import Wanted, clean_runs
 from ioi_fast.engine.clean_run import Grid, tiles
 from ioi_fast.engine.engine import Engine

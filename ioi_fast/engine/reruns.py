@@ -29,8 +29,8 @@ from ioi_fast.engine.source_values import (
     mean_tables,
     site_of,
 )
-from ioi_fast.plan.make_rerun_plans import Asked
 from ioi_fast.plan.rerun_variants import RerunVariant, shared_states
+from ioi_fast.plan.reruns_of_asked import Asked
 from ioi_fast.results.outcome import Advance, Outcome
 
 # Values of a site at the cells, less the base's own, by (site, layer, key): the key is "" where

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ioi_fast.asked.sites import Receiver
+from ioi_fast.asked.receivers import Receiver
 from ioi_fast.engine.both_runs import CellSites
 from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.mlp import add_mlp_delta

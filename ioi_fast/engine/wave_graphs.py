@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from ioi_fast.asked.sites import Receiver
+from ioi_fast.asked.receivers import Receiver
 from ioi_fast.engine.both_runs import CellSites
 from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.wave import Wave

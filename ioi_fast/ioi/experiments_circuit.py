@@ -7,9 +7,10 @@ from ioi_fast.ioi import circuits
 from ioi_fast.ioi.behaviour import adversarial, score
 from ioi_fast.ioi.completeness import greedy_search
 from ioi_fast.ioi.evaluation import class_sets, evaluate, mean_counts, random_sets
-from ioi_fast.ioi.finding import Finding, Measure
+from ioi_fast.ioi.finding import Finding
 from ioi_fast.ioi.minimality import minimality, unclassed
 from ioi_fast.ioi.study import NeedsCircuit, Study
+from ioi_fast.ioi.verdicts import Measure
 from ioi_fast.report.figures import BarList, Scatter, Table
 
 # Sets of completeness by whether a study is quick: random ones, and what a greedy search looks at.

@@ -7,10 +7,11 @@ from ioi_fast.ioi.attending import attending
 from ioi_fast.ioi.circuits import published_circuit
 from ioi_fast.ioi.discovery import Discovery, discover, random_circuits, shares
 from ioi_fast.ioi.evaluation import evaluate
-from ioi_fast.ioi.finding import Finding, Measure, Scale
+from ioi_fast.ioi.finding import Finding
 from ioi_fast.ioi.roles import with_roles
 from ioi_fast.ioi.significance import LEAST
 from ioi_fast.ioi.study import Study
+from ioi_fast.ioi.verdicts import Measure, Scale
 from ioi_fast.report.figures import Scatter, Section, Table
 from ioi_fast.report.sweeps import heads_heat_map
 

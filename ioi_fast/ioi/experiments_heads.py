@@ -7,9 +7,10 @@ import torch
 from ioi_fast.ioi import circuits
 from ioi_fast.ioi.attending import Attending, Writing, attending, writing
 from ioi_fast.ioi.copying import copy_scores
-from ioi_fast.ioi.finding import Finding, Scale
+from ioi_fast.ioi.finding import Finding
 from ioi_fast.ioi.repeats import repeat_scores, repeated_tokens
 from ioi_fast.ioi.study import Study
+from ioi_fast.ioi.verdicts import Scale
 from ioi_fast.report.figures import BarList, HeatMap, Scatter, Table
 
 

@@ -10,7 +10,7 @@ from ioi_fast.asked.nodes import Head
 from ioi_fast.calls.path_patch import path_patch
 from ioi_fast.ioi import circuits
 from ioi_fast.ioi.evaluation import resampled_shares
-from ioi_fast.ioi.finding import Finding, Measure
+from ioi_fast.ioi.finding import Finding
 from ioi_fast.ioi.paths import ATTENDED, backups, mlp_knock_outs, to_class
 from ioi_fast.ioi.reading import places_read
 from ioi_fast.ioi.roles import with_roles
@@ -24,6 +24,7 @@ from ioi_fast.ioi.signals import (
 )
 from ioi_fast.ioi.study import NeedsCircuit, NeedsLayers, Study
 from ioi_fast.ioi.tellers import Tellers
+from ioi_fast.ioi.verdicts import Measure
 from ioi_fast.report.figures import BarList, HeatMap, Section
 from ioi_fast.report.sweeps import heads_heat_map, ranking_bars
 from ioi_fast.results.result import Result

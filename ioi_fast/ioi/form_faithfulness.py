@@ -16,7 +16,7 @@ from ioi_fast.asked.prompt_files import load_prompts
 from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.ioi.circuits import published_circuit
 from ioi_fast.ioi.evaluation import evaluate
-from ioi_fast.ioi.verdicts import agrees_with, is_gpt2_small
+from ioi_fast.ioi.verdicts import is_gpt2_small, is_near, verdict
 from ioi_fast.model.gpt2 import GPT2
 
 ORDERS, TEMPLATES = ("ABBA", "BABA"), range(15)
@@ -110,7 +110,7 @@ def form_faithfulness(
                 found.model,
                 found.circuit,
                 published,
-                agrees_with(percent, published, TOLERANCE, is_gpt2_small(model)),
+                verdict(is_near(percent, published, TOLERANCE), is_gpt2_small(model)),
             )
 
 

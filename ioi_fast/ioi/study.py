@@ -14,11 +14,10 @@ from ioi_fast.asked.own_metrics import metric_name
 from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.ioi.circuits import members
 from ioi_fast.ioi.dataset import abc_records, ioi_prompts, pair_records
-from ioi_fast.ioi.finding import Scale
 from ioi_fast.ioi.records import sample_records
 from ioi_fast.ioi.roles import NeedsRoles, with_roles
 from ioi_fast.ioi.tellers import Tellers, tellers_of
-from ioi_fast.ioi.verdicts import is_gpt2_small
+from ioi_fast.ioi.verdicts import Scale, is_gpt2_small
 from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.results.revision import revision
 from ioi_fast.tokenizer import TextCodec

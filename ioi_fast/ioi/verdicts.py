@@ -1,6 +1,9 @@
-"""Measured figures beside published ones: verdicts, which hold for GPT-2 small alone."""
+"""Measured figures beside published ones: what is accepted, and verdicts, for GPT-2 small alone."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from ioi_fast.model.config import GPT2Config
 from ioi_fast.model.gpt2 import GPT2
@@ -19,9 +22,9 @@ def _shapes(config: GPT2Config) -> tuple[int, ...]:
     return (config.n_layer, config.n_head, config.n_embd, config.d_mlp, config.vocab_size)
 
 
-def agrees_with(measured: float, published: float, tolerance: float, applicable: bool) -> str:
-    """The verdict on a figure; NaN differs from everything."""
-    return verdict(abs(measured - published) <= tolerance, applicable)
+def is_near(measured: float, published: float, tolerance: float) -> bool:
+    """Whether a figure is within the tolerance of the published one; NaN is near nothing."""
+    return abs(measured - published) <= tolerance
 
 
 def verdict(met: bool, applicable: bool) -> str:
@@ -29,3 +32,83 @@ def verdict(met: bool, applicable: bool) -> str:
     if not applicable:
         return NOT_APPLICABLE
     return AGREES if met else DIFFERS
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One figure, or a list of heads, with what was published of it.
+
+    `verdict` is "agrees", "differs", either with "(own wording)" behind it where prompts are not of
+    a file, "not applicable to this model", or empty where nothing was published; `error` is a
+    standard error in the figure's own unit.
+    """
+
+    name: str
+    value: float | str
+    prompts: int
+    error: float | None = None
+    published: str = ""
+    tolerance: str = ""
+    verdict: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What makes measures: the number of prompts, whether the model is GPT-2 small, and whether
+    prompts are worded by us, which a verdict then says."""
+
+    prompts: int
+    applicable: bool
+    own_wording: bool = False
+
+    def near(
+        self,
+        name: str,
+        value: float,
+        published: float,
+        tolerance: float,
+        error: float | None = None,
+    ) -> Measure:
+        """A figure that is accepted within a tolerance of the published one."""
+        met = is_near(value, published, tolerance)
+        return self._of(name, value, f"{published:g}", f"± {tolerance:g}", met, error)
+
+    def within(
+        self,
+        name: str,
+        value: float,
+        published: str,
+        low: float = float("-inf"),
+        high: float = float("inf"),
+        error: float | None = None,
+    ) -> Measure:
+        """A figure that is accepted between two bounds."""
+        bounds = [f"≥ {low:g}"] * (low > float("-inf")) + [f"≤ {high:g}"] * (high < float("inf"))
+        return self._of(name, value, published, ", ".join(bounds), low <= value <= high, error)
+
+    def heads(
+        self, name: str, found: Iterable[object], published: Sequence[str], least: int | None = None
+    ) -> Measure:
+        """A set of heads: all that were published, or at least so many of them, are among these."""
+        found, least = [str(head) for head in found], len(published) if least is None else least
+        met = len(set(found) & set(published)) >= least
+        accepted = "all of them" if least == len(published) else f"{least} of them"
+        return self._of(name, ", ".join(found), ", ".join(published), accepted, met, None)
+
+    def plain(self, name: str, value: float | str, error: float | None = None) -> Measure:
+        """A figure of which nothing was published in digits."""
+        return Measure(name, value, self.prompts, error)
+
+    def _of(
+        self,
+        name: str,
+        value: float | str,
+        published: str,
+        tolerance: str,
+        met: bool,
+        error: float | None,
+    ) -> Measure:
+        said = verdict(met, self.applicable)
+        if self.applicable and self.own_wording:
+            said += OWN_WORDING
+        return Measure(name, value, self.prompts, error, published, tolerance, said)

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 from ioi_fast.asked.nodes import Sender
 from ioi_fast.asked.reach import first_reached, place
-from ioi_fast.asked.sites import SITES, Receiver
+from ioi_fast.asked.receivers import Receiver
+from ioi_fast.asked.sites import SITES
 from ioi_fast.model.config import GPT2Config
 from ioi_fast.plan.blocks import TOKENS_PER_BLOCK, PromptBlocks, Sizes, blocks_of
 from ioi_fast.plan.flops import run_flops

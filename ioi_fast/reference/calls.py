@@ -16,7 +16,7 @@ from ioi_fast.asked.metrics import Metric, Reading
 from ioi_fast.asked.nodes import Head, Sender
 from ioi_fast.asked.positions import Position
 from ioi_fast.asked.prompts import PromptPairs
-from ioi_fast.asked.sites import Receiver
+from ioi_fast.asked.receivers import Receiver
 from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.reference.ablation import Replacements, add, node_cells, whole_site
 from ioi_fast.reference.run import Overwrite, Run, Site, plain_run

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from conditioning import STEPS, moved_by_rounding
 from torch import Tensor
 
+from ioi_fast import GPT2
 from ioi_fast.results.promised_error import PROMISED, sweep_error
 
+# What is allowed where both sides run in float64 and results are stored as float32.
+STORED = 3e-7
 
-def assert_close(got: Tensor, truth: Tensor, tolerance: float, what: str = "result") -> None:
+
+def assert_close(
+    got: Tensor, truth: Tensor, tolerance: float = PROMISED["fp32"], what: str = "result"
+) -> None:
     """Raises AssertionError unless max |got − truth| ≤ tolerance · max |truth|."""
     if got.shape != truth.shape:
         raise AssertionError(f"{what}: shape {list(got.shape)}, expected {list(truth.shape)}")
@@ -34,6 +43,20 @@ def assert_sweep(values: Tensor, truth: Tensor, tolerance: float = PROMISED["fp3
     error = sweep_error(values, truth)
     if not error <= tolerance:
         raise AssertionError(f"error of the sweep is {error:.3e}, allowed {tolerance:.1e}")
+
+
+def assert_exact(
+    values: Tensor,
+    truth: Tensor,
+    model: GPT2,
+    ask: Callable[[GPT2], Tensor],
+    tolerance: float = PROMISED["fp32"],
+) -> None:
+    """Raises AssertionError unless a sweep is within the tolerance, or, where the question is not
+    that well posed, within STEPS times what rounded weights move its true answer."""
+    if sweep_error(values, truth) > tolerance:
+        tolerance = max(tolerance, STEPS * moved_by_rounding(model, truth, ask))
+    assert_sweep(values, truth, tolerance)
 
 
 def normal(*shape: int, seed: int, size: float = 1.0) -> torch.Tensor:

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from compare import assert_sweep
 from torch import Tensor
 
 from ioi_fast import GPT2
-from ioi_fast.results.promised_error import PROMISED, sweep_error
+from ioi_fast.results.promised_error import sweep_error
 
 ROUNDING = 2.0**-24  # of fp32, relative
 DRAWS = 6
@@ -36,17 +35,3 @@ def rounded(model: GPT2, seed: int) -> GPT2:
 def moved_by_rounding(model: GPT2, truth: Tensor, ask: Callable[[GPT2], Tensor]) -> float:
     """The largest error that rounded weights make of a true answer; `ask` gives it for a model."""
     return max(sweep_error(ask(rounded(model, seed)), truth) for seed in range(DRAWS))
-
-
-def assert_exact(
-    values: Tensor,
-    truth: Tensor,
-    model: GPT2,
-    ask: Callable[[GPT2], Tensor],
-    tolerance: float = PROMISED["fp32"],
-) -> None:
-    """Raises AssertionError unless a sweep is within the tolerance, or, where the question is not
-    that well posed, within STEPS times what rounded weights move its true answer."""
-    if sweep_error(values, truth) > tolerance:
-        tolerance = max(tolerance, STEPS * moved_by_rounding(model, truth, ask))
-    assert_sweep(values, truth, tolerance)

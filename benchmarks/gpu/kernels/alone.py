@@ -18,7 +18,7 @@ from ioi_fast.kernels.triton_tiles import Launch
 
 IN_EVERY_PRECISION = ("mlp_in_delta", "attention_delta")
 # Largest error over the largest value that is promised of one kernel.
-PROMISED = {"fp32": 1e-5, "tf32": 5e-3, "bf16": 1e-2}
+PROMISED_OF_A_KERNEL = {"fp32": 1e-5, "tf32": 5e-3, "bf16": 1e-2}
 
 
 def precisions_of(setting: Setting, operation: str) -> tuple[str, ...]:

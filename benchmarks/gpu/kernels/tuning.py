@@ -177,7 +177,7 @@ class TileTimer:
         except Exception as problem:  # whatever a compiler or a driver may say
             said = f"{type(problem).__name__}: {str(problem)[:300]}"
         else:
-            if error <= kernels.PROMISED[self.precision]:
+            if error <= kernels.PROMISED_OF_A_KERNEL[self.precision]:
                 return run
             said = f"error {error:.1e}"
         self.wrong.append(f"{tuned_tiles.tile_of(tile)} at {call.described()}: {said}")

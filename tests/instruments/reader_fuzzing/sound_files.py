@@ -13,7 +13,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from ioi_fast.asked.circuit import Circuit
 from ioi_fast.commands.finding_files import store
-from ioi_fast.ioi.finding import Finding, Measure
+from ioi_fast.ioi.finding import Finding
+from ioi_fast.ioi.verdicts import Measure
 from ioi_fast.report.figures import AttentionMap, BarList, HeatMap, Scatter, Table
 
 
