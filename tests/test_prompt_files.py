@@ -137,6 +137,7 @@ BAD = [
         r'prompts\[1\]: "answers" must be a list of exactly one text, got None',
     ),
     (changed(answers=" Mary"), r"""prompts\[1\]: "answers" must be a list .* got ' Mary'"""),
+    (changed(answers="x" * 60), "got '" + "x" * 60 + "'"),
     (changed(answers=[]), r'prompts\[1\]: "answers" must be a list of exactly one text'),
     (changed(wrong_answers=["a", "b"]), r'prompts\[1\]: "wrong_answers" .* exactly one text'),
     (changed(answers=[" Zyxwv"]), r"prompts\[1\]: answers: ' Zyxwv' must be a single token"),

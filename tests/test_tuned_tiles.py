@@ -234,6 +234,24 @@ def test_a_device_without_a_table_asks_once(on_a_gpu, monkeypatch) -> None:
 
 
 @NEEDS_TRITON
+def test_every_launch_asks_for_products_fused_with_sums() -> None:
+    from ioi_fast.kernels import triton_ops
+
+    launched: list[dict] = []
+
+    class Kernel:
+        def __getitem__(self, grid: tuple[int, ...]):
+            return lambda *given, **settings: launched.append({"grid": grid, **settings})
+
+    chosen = triton_tiles.ROWS[0]
+    for programs in (0, 3):
+        triton_ops.launch_kernel(Kernel(), programs, chosen)
+    (one,) = launched
+    assert one["grid"] == (3,) and one["enable_fp_fusion"] is True
+    assert one["num_warps"] == chosen.warps and one["num_stages"] == chosen.stages
+
+
+@NEEDS_TRITON
 def test_operations_launch_a_tables_tile_with_programs_of_its_own(monkeypatch) -> None:
     from ioi_fast.kernels import triton_ops
 
