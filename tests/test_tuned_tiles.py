@@ -161,6 +161,13 @@ def test_todays_choice_is_among_what_covers_its_key() -> None:
         covering("gelu_delta", {})
 
 
+def test_heads_take_the_narrowest_tile_that_holds_them() -> None:
+    for S in (1, 32, 500):
+        for K in range(1, 65):
+            width = triton_tiles.attention_launch(2, S, K).constants["WIDTH"]
+            assert width == (16 if K <= 16 else 64), (S, K)
+
+
 @NEEDS_TRITON
 def test_every_tile_that_covers_a_key_is_compiled_ahead() -> None:
     from ioi_fast.benchmarks.kernel_resources import cases
