@@ -6,45 +6,20 @@ the same answer but for the rounding of the result.
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
-from ioi_fast.kernels.packed_linear import PackedLinear, onednn_available
-from ioi_fast.kernels.panel_linear import PanelLinear, bf16_panels_supported
+from ioi_fast.kernels.choose_linear import ONEDNN, PANELS
+from ioi_fast.kernels.packed_linear import PackedLinear
+from ioi_fast.kernels.panel_linear import PanelLinear
 from ioi_fast.kernels.reference import Linear
 from ioi_fast.kernels.row_blocks import PRODUCT_ROWS, slices
 
-PANELS, ONEDNN, ROUNDED = "panels", "onednn", "rounded"
-
-
-def bf16_arithmetic(compiled: bool) -> str:
-    """How this CPU multiplies in bf16 best: PANELS, ONEDNN, or ROUNDED where it can't.
-
-    oneDNN where there are matrix units (AMX, or those of ARM), our own panels on AVX-512 BF16 if
-    the C++ kernels are `compiled`. oneDNN also takes bf16 on any AVX-512, by widening it, which is
-    slower than fp32 and no bf16 arithmetic.
-    """
-    onednn = onednn_available() and _of_torch("mkldnn", "_is_mkldnn_bf16_supported")
-    if platform.machine() not in ("x86_64", "AMD64"):
-        return ONEDNN if onednn else ROUNDED
-    if onednn and _of_torch("cpu", "_is_amx_tile_supported"):
-        return ONEDNN
-    if compiled and bf16_panels_supported():
-        return PANELS
-    return ONEDNN if onednn and _of_torch("cpu", "_is_avx512_bf16_supported") else ROUNDED
-
-
-def _of_torch(where: str, name: str) -> bool:
-    """What torch says of the CPU, in functions that not every version has."""
-    module = torch.ops.mkldnn if where == "mkldnn" else torch.cpu
-    return bool(getattr(module, name, lambda: False)())
-
 
 def bf16_linear(weight: Tensor, means: str, pack: Callable[..., Linear]) -> Linear:
-    """δ @ weight for a weight [in, out] that never changes, by one of the means above.
+    """δ @ weight for a weight [in, out] that never changes, by one of the means of
+    `choose_linear`.
 
     `pack` makes the product in fp32 where there is no bf16 arithmetic. The base run is always
     fp32, so that a bias has no place here.

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ioi_fast.kernels import torch_ops
+from ioi_fast.kernels.choose_linear import linear
 from ioi_fast.kernels.own_threads import set_own_threads
-from ioi_fast.kernels.packed_linear import PackedLinear
-from ioi_fast.kernels.panel_linear import PanelLinear, panels_supported
+from ioi_fast.kernels.panel_linear import PanelLinear
 from ioi_fast.kernels.reference import Linear
 
 __all__ = [
@@ -40,11 +40,6 @@ def layernorm_delta(x_RD: Tensor, delta_RD: Tensor, gain_D: Tensor, epsilon: flo
 def gelu_delta(pre_RF: Tensor, delta_RF: Tensor, activation: str) -> Tensor:
     """Change of an activation's output when its input changes by delta, which is overwritten."""
     return torch.ops.ioi_fast.gelu_delta_(pre_RF, delta_RF.contiguous(), activation)
-
-
-def linear(weight: Tensor, bias: Tensor | None) -> Linear:
-    """A weight packed for products, as suits the CPU."""
-    return (PanelLinear if panels_supported() else PackedLinear)(weight, bias)
 
 
 def mlp(

@@ -23,15 +23,9 @@ from ioi_fast import (
 )
 from ioi_fast.asked.interventions import parse_path_patch
 from ioi_fast.ioi.dataset import ioi_prompts
-from ioi_fast.kernels.bf16_linear import (
-    ONEDNN,
-    PANELS,
-    ROUNDED,
-    Bf16Linear,
-    bf16_arithmetic,
-    bf16_linear,
-)
+from ioi_fast.kernels.bf16_linear import Bf16Linear, bf16_linear
 from ioi_fast.kernels.build import BuildError, load_kernels
+from ioi_fast.kernels.choose_linear import ONEDNN, PANELS, ROUNDED, bf16_arithmetic
 from ioi_fast.kernels.packed_linear import PackedLinear, onednn_available
 from ioi_fast.kernels.panel_linear import PanelLinear, bf16_panels_supported
 from ioi_fast.reference import calls as reference_backend
@@ -51,7 +45,7 @@ def means(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
     if not available(request.param):
         pytest.skip(f"no bf16 products by {request.param} here")
     monkeypatch.setattr(
-        "ioi_fast.engine.choose_ops.bf16_arithmetic", lambda compiled: request.param
+        "ioi_fast.kernels.choose_linear.bf16_arithmetic", lambda compiled: request.param
     )
     return request.param
 
@@ -187,7 +181,7 @@ def test_products_round_their_operands_and_nothing_else(
 
 def test_a_cpu_without_bf16_says_that_it_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     model, pairs = tiny_model(), ragged_pairs()
-    monkeypatch.setattr("ioi_fast.engine.choose_ops.bf16_arithmetic", lambda compiled: ROUNDED)
+    monkeypatch.setattr("ioi_fast.kernels.choose_linear.bf16_arithmetic", lambda compiled: ROUNDED)
     with pytest.warns(UserWarning, match="no bf16 arithmetic") as caught:
         path_patch(model, pairs, precision="bf16")
     assert len(caught) == 1 and caught[0].filename == __file__
@@ -213,7 +207,7 @@ def test_means_follow_what_the_cpu_has(
     machine: str, cpu: list[str], compiled: bool, means: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """oneDNN says that it takes bf16 on any AVX-512; that alone is no bf16 arithmetic."""
-    where = "ioi_fast.kernels.bf16_linear."
+    where = "ioi_fast.kernels.choose_linear."
     says = {
         "_is_mkldnn_bf16_supported": True,
         "_is_amx_tile_supported": "amx" in cpu,

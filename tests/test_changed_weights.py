@@ -26,7 +26,7 @@ from ioi_fast import (
     path_patch,
 )
 from ioi_fast.engine.ops import Ops
-from ioi_fast.engine.packing import Packed
+from ioi_fast.engine.packed_weights import PackedWeights
 from ioi_fast.ioi.walk import walk
 from ioi_fast.kernels import torch_ops
 from ioi_fast.model.made_of_weights import MadeOfWeights
@@ -226,10 +226,10 @@ def test_nan_that_comes_after_use_is_named() -> None:
 def test_packed_weights_are_kept_while_nothing_changes_and_freed_before_the_next() -> None:
     model = tiny_model()
     ops = Ops.of("cpu/torch", torch_ops)
-    packed = Packed.of(model, ops)
+    packed = PackedWeights.of(model, ops)
     product = weakref.ref(packed)
     used(model)
-    assert Packed.of(model, ops) is packed
+    assert PackedWeights.of(model, ops) is packed
     del packed
     gc.disable()
     try:

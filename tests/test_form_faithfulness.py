@@ -15,8 +15,9 @@ from written_prompts import write_prompts
 from ioi_fast import GPT2, GPT2Config, ablate, load_prompts
 from ioi_fast.cli import main
 from ioi_fast.ioi.circuits import published_circuit
-from ioi_fast.ioi.form_faithfulness import ORDERS, form_faithfulness, published_share
-from ioi_fast.ioi.verdicts import is_gpt2_small, is_near, verdict
+from ioi_fast.ioi.form_faithfulness import ORDERS, form_faithfulness
+from ioi_fast.ioi.published_figures import published_share
+from ioi_fast.ioi.verdicts import Near, is_gpt2_small, verdict
 
 PER_FORM = 6
 
@@ -53,7 +54,7 @@ def test_forms_against_the_reference(model, folder) -> None:
         share = 100 * float(circuit.double().mean() / whole)
         assert one.prompts == PER_FORM
         assert one.percent == pytest.approx(share, rel=1e-3, abs=0.01)
-        assert one.published == published_share(one.bos, one.order, one.template)
+        assert one.published == published_share(one.bos, one.order, one.template).published
         assert one.verdict == "not applicable to this model"
 
 
@@ -65,7 +66,7 @@ def test_published_figures() -> None:
         (True, "ABBA", 86.2),
         (True, "BABA", 125.5),
     ):
-        shares = [published_share(bos, order, template) for template in range(15)]
+        shares = [published_share(bos, order, template).published for template in range(15)]
         assert sum(shares) / 15 == pytest.approx(mean, abs=0.06)
     assert ORDERS == ("ABBA", "BABA")
 
@@ -80,8 +81,9 @@ def test_verdicts_are_for_gpt2_small() -> None:
     assert is_gpt2_small(small)
     assert not is_gpt2_small(named("random-0"))
     assert not is_gpt2_small(named("gpt2", n_layer=6))
-    assert is_near(80.005, 80.0, 0.01) and is_near(79.995, 80.0, 0.01)
-    assert not is_near(80.02, 80.0, 0.01) and not is_near(float("nan"), 80.0, 0.01)
+    near = Near(80.0, 0.01)
+    assert near.accepts(80.005) and near.accepts(79.995)
+    assert not near.accepts(80.02) and not near.accepts(float("nan"))
     assert verdict(True, applicable=True) == "agrees"
     assert verdict(False, applicable=True) == "differs"
     assert verdict(True, applicable=False) == "not applicable to this model"
@@ -92,9 +94,8 @@ def test_a_figure_that_is_not_met_is_said(model, folder, monkeypatch) -> None:
     found = list(form_faithfulness(model, folder, PER_FORM))
     assert {one.verdict for one in found} == {"differs"}
     first = found[0]
-    monkeypatch.setattr(
-        "ioi_fast.ioi.form_faithfulness.published_share", lambda *form: first.percent + 0.009
-    )
+    met = Near(first.percent + 0.009, 0.01)
+    monkeypatch.setattr("ioi_fast.ioi.form_faithfulness.published_share", lambda *form: met)
     assert next(form_faithfulness(model, folder, PER_FORM)).verdict == "agrees"
 
 

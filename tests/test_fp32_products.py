@@ -39,7 +39,7 @@ ALLOWED = [
 @pytest.fixture(autouse=True)
 def settings_of_a_new_process(monkeypatch) -> Iterator[None]:
     # Our own panels know no settings.
-    monkeypatch.setattr("ioi_fast.kernels.cpu_ops.panels_supported", lambda: False)
+    monkeypatch.setattr("ioi_fast.kernels.choose_linear.panels_supported", lambda: False)
     yield
     torch.set_float32_matmul_precision("highest")
     for level in LEVELS if _set else ():

@@ -37,7 +37,7 @@ package = types.ModuleType("ioi_fast")
 package.__path__ = [{path!r}]
 sys.modules["ioi_fast"] = package
 from ioi_fast.model.config import GPT2Config
-from ioi_fast.plan.memory_budget import Budget
+from ioi_fast.plan.fit_to_memory import Budget
 from ioi_fast.plan.path_patch import plan_path_patch
 from ioi_fast.plan.path_variants import PathPrompt
 from ioi_fast.asked.nodes import parse_senders

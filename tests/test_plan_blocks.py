@@ -12,8 +12,8 @@ from small_models import ragged_pairs, shifted_pairs, tiny_model
 from small_plans import SMALL, TINY, any_senders, planned, prompts_of_all_kinds
 
 from ioi_fast import explain, path_patch
+from ioi_fast.plan.fit_to_memory import Budget
 from ioi_fast.plan.memory.room import BESIDE
-from ioi_fast.plan.memory_budget import Budget
 from ioi_fast.plan.path_patch import PathPlan
 from ioi_fast.plan.path_variants import PathPrompt
 

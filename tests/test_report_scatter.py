@@ -8,7 +8,7 @@ import pytest
 
 from ioi_fast.report.figures import Page, Scatter
 from ioi_fast.report.page import render
-from ioi_fast.report.scatter import scatter_view
+from ioi_fast.report.page_scatter import scatter_view
 
 
 def scatter(**changed: object) -> Scatter:

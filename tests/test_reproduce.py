@@ -16,14 +16,15 @@ from written_prompts import write_prompts
 from ioi_fast import GPT2, ablate, explain, load, load_prompts, path_patch
 from ioi_fast.asked.circuit_files import load_circuit
 from ioi_fast.cli import main
-from ioi_fast.ioi.circuits import published_circuit
+from ioi_fast.ioi.circuits import BACKUPS, published_circuit
 from ioi_fast.ioi.costs import predicted_flops
 from ioi_fast.ioi.evaluation import evaluate
 from ioi_fast.ioi.experiments import EXPERIMENTS, TOGETHER, named
 from ioi_fast.ioi.finding import Finding
+from ioi_fast.ioi.published_figures import PUBLISHED
 from ioi_fast.ioi.signals import signal_table
 from ioi_fast.ioi.study import NeedsCircuit, Study
-from ioi_fast.ioi.verdicts import Measure, Scale
+from ioi_fast.ioi.verdicts import AmongHeads, Measure, Near, Scale, Within
 from ioi_fast.report.figures import AttentionMap, BarList, HeatMap, Page, Scatter, Table
 from ioi_fast.report.figures_json import figure_from_dict, figure_to_dict
 from ioi_fast.report.page import render
@@ -86,21 +87,33 @@ def test_figures_are_those_of_the_calls(model, study, findings) -> None:
 
 def test_verdicts_and_bounds() -> None:
     small, other = Scale(10, True), Scale(10, False)
-    assert small.near("a", 3.5, 3.56, 0.15).verdict == "agrees"
-    assert small.near("a", 3.9, 3.56, 0.15).verdict == "differs"
-    assert small.near("a", float("nan"), 3.56, 0.15).verdict == "differs"
-    assert small.within("a", 0.5, "> 0.4", low=0.4).verdict == "agrees"
-    assert small.within("a", 0.3, "> 0.4", low=0.4).verdict == "differs"
-    assert small.within("a", 0.3, "0.1 to 0.2", low=0.1, high=0.2).tolerance == "≥ 0.1, ≤ 0.2"
-    assert small.heads("a", ["9.9", "1.1"], ["9.9"]).verdict == "agrees"
-    assert small.heads("a", ["1.1"], ["9.9"]).verdict == "differs"
-    assert small.heads("a", ["9.9", "1.1"], ["9.9", "9.6"], least=1).tolerance == "1 of them"
+    near, above = Near(3.56, 0.15), Within("> 0.4", low=0.4)
+    assert small.measure("a", 3.5, near).verdict == "agrees"
+    assert small.measure("a", 3.9, near).verdict == "differs"
+    assert small.measure("a", float("nan"), near).verdict == "differs"
+    assert small.measure("a", 0.5, above).verdict == "agrees"
+    assert small.measure("a", 0.3, above).verdict == "differs"
+    assert Within("0.1 to 0.2", low=0.1, high=0.2).accepted == "≥ 0.1, ≤ 0.2"
+    assert small.measure("a", ["9.9", "1.1"], AmongHeads("9.9")).verdict == "agrees"
+    assert small.measure("a", ["1.1"], AmongHeads("9.9")).verdict == "differs"
+    assert AmongHeads("9.9, 9.6", least=1).accepted == "1 of them"
+    assert AmongHeads("9.9, 9.6", least=1).accepts(["9.9", "1.1"])
+    assert AmongHeads("9.9, 9.6").accepted == "all of them"
     assert small.plain("a", 1.0) == Measure("a", 1.0, 10)
-    assert other.near("a", 3.56, 3.56, 1).verdict == "not applicable to this model"
+    assert other.measure("a", 3.56, near).verdict == "not applicable to this model"
     worded = Scale(10, True, own_wording=True)
-    assert worded.near("a", 3.5, 3.56, 0.15).verdict == "agrees (own wording)"
-    assert worded.heads("a", ["1.1"], ["9.9"]).verdict == "differs (own wording)"
-    assert Scale(10, False, True).near("a", 1, 1, 1).verdict == "not applicable to this model"
+    assert worded.measure("a", 3.5, near).verdict == "agrees (own wording)"
+    assert worded.measure("a", ["1.1"], AmongHeads("9.9")).verdict == "differs (own wording)"
+    assert Scale(10, False, True).measure("a", 1, near).verdict == "not applicable to this model"
+
+
+def test_every_published_figure_stands_beside_a_measure(findings) -> None:
+    for name, rows in PUBLISHED.items():
+        shown = {(one.published, one.tolerance) for one in findings[name].measures}
+        assert shown - {("", "")} == {(row.text, row.accepted) for row in rows.values()}
+    backups = published_circuit().classes[BACKUPS]
+    grew = PUBLISHED["E16"]["heads of more than 2 % that grew"]
+    assert grew.heads == list(map(str, backups))
 
 
 def test_names_of_experiments() -> None:

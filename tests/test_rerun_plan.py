@@ -13,8 +13,8 @@ from small_models import ragged_pairs, shifted_pairs, tiny_model
 from ioi_fast import Circuit, GPT2Config, ablate, activation_patch, explain
 from ioi_fast.asked.nodes import Head
 from ioi_fast.engine.ops import Ops
+from ioi_fast.plan.fit_to_memory import Budget
 from ioi_fast.plan.flops import FlopCount
-from ioi_fast.plan.memory_budget import Budget
 from ioi_fast.plan.rerun_variants import Change, RerunPrompt, RerunVariant, shared_states
 from ioi_fast.plan.reruns import RerunPlan, plan_reruns
 

@@ -9,8 +9,16 @@ import pytest
 import torch
 
 from ioi_fast import GPT2Config
-from ioi_fast.asked.nodes import Head, Mlp, Sender, all_heads, parse_node, parse_senders
-from ioi_fast.asked.receivers import Receiver, parse_receivers
+from ioi_fast.asked.nodes import (
+    Head,
+    Mlp,
+    Sender,
+    all_heads,
+    parse_node,
+    parse_senders,
+    split_senders,
+)
+from ioi_fast.asked.receivers import Receiver, parse_receivers, split_receivers
 
 CONFIG = GPT2Config(n_layer=12, n_head=12, n_embd=24)
 
@@ -124,6 +132,13 @@ def test_a_nested_list_is_one_sender() -> None:
     assert [str(sender) for sender in senders] == ["8.6+8.10", "9.9", "mlp3+1.2", "mlp0"]
     assert senders[2].heads == (Head(1, 2),) and senders[2].mlps == (Mlp(3),)
     assert senders[0].mlps == ()
+
+
+def test_what_is_typed_is_split_into_senders_and_receivers() -> None:
+    assert split_senders("8.6+8.10, 9.9") == [["8.6", "8.10"], "9.9"]
+    assert split_senders("heads") == "heads" and split_senders("mlp3") == ["mlp3"]
+    assert split_receivers("9.9.q, mlp5") == ["9.9.q", "mlp5"]
+    assert split_receivers("logits") == "logits"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from small_models import ragged_pairs, shifted_pairs, tiny_model
 
 from ioi_fast import GPT2, GPT2Config, PromptPairs, explain, path_patch
-from ioi_fast.kernels import cpu_ops, packed_linear
+from ioi_fast.kernels import choose_linear, packed_linear
 from ioi_fast.plan.memory.room import BESIDE
 
 # The promise is 1e-4; these models reach 5e-6. KL is second order in a difference.
@@ -131,7 +131,7 @@ def test_with_and_without_onednn(onednn: bool, monkeypatch: pytest.MonkeyPatch) 
         pytest.skip("this build of torch has no oneDNN packed linear")
     monkeypatch.setattr(packed_linear, "onednn_available", lambda: onednn)
     # A CPU without the wide registers that the kernels' own products are made for.
-    monkeypatch.setattr(cpu_ops, "panels_supported", lambda: False)
+    monkeypatch.setattr(choose_linear, "panels_supported", lambda: False)
     compare(tiny_model(seed=7), ragged_pairs(seed=8), senders="heads")
 
 

@@ -168,6 +168,19 @@ def parse_senders(
     return senders
 
 
+def split_senders(text: str) -> str | list[str | list[str]]:
+    """Senders as they are typed, for `parse_senders`: "heads", "mlps", or nodes and groups with
+    commas between them.
+
+    >>> split_senders("8.6+8.10, 9.9")
+    [['8.6', '8.10'], '9.9']
+    """
+    if text in ("heads", "mlps"):
+        return text
+    groups = [part.strip().split("+") for part in text.split(",")]
+    return [group if len(group) > 1 else group[0] for group in groups]
+
+
 def listed(value: object, expected: str) -> list:
     """What is listed, of any kind; raises TypeError for a set, which has no order, or a dict, which
     would lose its values, and ValueError for nothing."""

@@ -57,6 +57,15 @@ def parse_receivers(value: object, config: GPT2Config) -> tuple[Receiver, ...] |
     return receivers
 
 
+def split_receivers(text: str) -> str | list[str]:
+    """Receivers as they are typed, for `parse_receivers`: "logits", or a list with commas.
+
+    >>> split_receivers("9.9.q, mlp5")
+    ['9.9.q', 'mlp5']
+    """
+    return text if text == "logits" else [part.strip() for part in text.split(",")]
+
+
 def _parse_receiver(entry: object, config: GPT2Config) -> Receiver:
     receiver = read_receiver(entry, "receivers")
     check_node(receiver.node, config, "receivers")

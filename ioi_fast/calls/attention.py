@@ -17,7 +17,7 @@ from ioi_fast.engine import attention as fast
 from ioi_fast.engine import choose_ops
 from ioi_fast.engine.engine import Engine
 from ioi_fast.model.gpt2 import GPT2
-from ioi_fast.plan.memory_budget import Budget
+from ioi_fast.plan.fit_to_memory import Budget
 from ioi_fast.plan.paths_of_asked import plan_of_path_patch
 from ioi_fast.reference import calls as reference
 

@@ -11,7 +11,7 @@ from ioi_fast.asked.interventions import check_choice
 from ioi_fast.calls.surroundings import check_positive
 from ioi_fast.engine.choose_ops import room_of, why_not_triton
 from ioi_fast.model.gpt2 import GPT2
-from ioi_fast.plan.memory_budget import Budget
+from ioi_fast.plan.fit_to_memory import Budget
 
 BACKENDS = ("auto", "reference", "cpu", "triton")
 PRECISIONS = ("fp32", "tf32", "bf16", "fp64")

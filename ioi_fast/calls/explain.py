@@ -13,7 +13,7 @@ from ioi_fast.calls.pair_sweep import checked_sweep, pair_sweep
 from ioi_fast.calls.path_patch import checked_patch, path_patch
 from ioi_fast.calls.surroundings import check_progress, surroundings
 from ioi_fast.model.gpt2 import GPT2
-from ioi_fast.plan.memory_budget import Budget, Plan
+from ioi_fast.plan.fit_to_memory import Budget, Plan
 from ioi_fast.plan.paths_of_asked import plan_of_pair_sweep, plan_of_path_patch
 from ioi_fast.plan.reruns_of_asked import plan_of_ablations, plan_of_activation_patch
 

@@ -11,10 +11,9 @@ import torch
 
 from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.calls.path_patch import path_patch
-from ioi_fast.kernels.bf16_linear import ONEDNN, PANELS, ROUNDED, bf16_arithmetic
 from ioi_fast.kernels.build import BuildError, find_compiler, load_kernels
+from ioi_fast.kernels.choose_linear import ONEDNN, PANELS, ROUNDED, bf16_arithmetic, in_panels
 from ioi_fast.kernels.packed_linear import onednn_available
-from ioi_fast.kernels.panel_linear import panels_supported
 from ioi_fast.model.checkpoint import load
 from ioi_fast.model.config import GPT2Config
 from ioi_fast.model.gpt2 import GPT2
@@ -70,7 +69,7 @@ def _machine() -> list[Finding]:
     python = f"Python {platform.python_version()}, torch {torch.__version__}, {platform.machine()}"
     threads = f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
     compiled, onednn = _compiled(), onednn_available()
-    panels = compiled and panels_supported()
+    panels = in_panels("fp32", compiled)
     packed = "by the C++ kernels (AVX-512)" if panels else "by oneDNN"
     if not (panels or onednn):
         packed = "absent: torch's own are used"

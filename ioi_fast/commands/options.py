@@ -21,7 +21,7 @@ from ioi_fast.model.checkpoint import load
 from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.outside.quoting import quoted
 from ioi_fast.plan.available_memory import check_available
-from ioi_fast.plan.memory_budget import Plan
+from ioi_fast.plan.fit_to_memory import Plan
 
 _PUBLISHED = {"published": "full", "naive": "naive"}
 # Of a result's number: in fp32, where it is made and where it is kept; as Python's, and as text.

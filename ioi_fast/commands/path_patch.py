@@ -7,6 +7,8 @@ import time
 from functools import partial
 
 from ioi_fast.asked.metrics import METRICS
+from ioi_fast.asked.nodes import split_senders
+from ioi_fast.asked.receivers import split_receivers
 from ioi_fast.asked.sources import SOURCES
 from ioi_fast.calls.explain import explain
 from ioi_fast.calls.path_patch import path_patch
@@ -83,8 +85,8 @@ def _position(result: Result) -> object:
 
 def _asked(arguments: argparse.Namespace) -> dict[str, object]:
     return {
-        "senders": _senders(arguments.senders),
-        "receivers": _receivers(arguments.receivers),
+        "senders": split_senders(arguments.senders),
+        "receivers": split_receivers(arguments.receivers),
         "position": options.position(arguments.position),
         "between": arguments.between,
         "metric": arguments.metric,
@@ -95,17 +97,6 @@ def _asked(arguments: argparse.Namespace) -> dict[str, object]:
         "max_memory": arguments.max_memory,
         "threads": arguments.threads,
     }
-
-
-def _senders(text: str) -> object:
-    if text in ("heads", "mlps"):
-        return text
-    groups = [part.strip().split("+") for part in text.split(",")]
-    return [group if len(group) > 1 else group[0] for group in groups]
-
-
-def _receivers(text: str) -> object:
-    return text if text == "logits" else [part.strip() for part in text.split(",")]
 
 
 def _knock_out(text: str | None) -> dict[str, str] | None:

@@ -17,10 +17,9 @@ from torch import Tensor
 from torch.torch_version import TorchVersion
 
 from ioi_fast.engine.ops import Ops
-from ioi_fast.kernels import cpu_ops, torch_ops
-from ioi_fast.kernels.bf16_linear import ONEDNN, ROUNDED, bf16_arithmetic, bf16_linear
+from ioi_fast.kernels import choose_linear, cpu_ops, torch_ops
+from ioi_fast.kernels.bf16_linear import bf16_linear
 from ioi_fast.kernels.build import BuildError, load_kernels
-from ioi_fast.kernels.panel_linear import panels_supported
 from ioi_fast.kernels.reference import Linear
 from ioi_fast.model.config import GPT2Config
 from ioi_fast.plan.memory.room import Room
@@ -47,8 +46,8 @@ def cpu(precision: str = "fp32") -> Ops:
         table = Ops.of("cpu/c++", cpu_ops)
     if precision == "fp32":
         return table
-    means = bf16_arithmetic(compiled=table.backend == "cpu/c++")
-    if means == ROUNDED:
+    means = choose_linear.bf16_arithmetic(compiled=table.backend == "cpu/c++")
+    if means == choose_linear.ROUNDED:
         warnings.warn(
             "this CPU has no bf16 arithmetic: ioi_fast rounds to bf16 and multiplies in fp32",
             stacklevel=5,
@@ -152,11 +151,10 @@ def room_of(config: GPT2Config, backend: str, precision: str, threads: int | Non
     try:
         load_kernels()
     except BuildError:
-        compiled = fused = False
+        compiled = False
     else:
         compiled = True
-        by_rows = precision == "bf16" and bf16_arithmetic(compiled) == ONEDNN
-        fused = panels_supported() and not by_rows
+    fused = choose_linear.in_panels(precision, compiled)
     threads = threads or torch.get_num_threads()
     return Room.of(config, compiled=compiled, fused=fused, threads=int(threads))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ioi_fast.engine.ops import Ops
-from ioi_fast.engine.packing import Packed
+from ioi_fast.engine.packed_weights import PackedWeights
 from ioi_fast.model.config import GPT2Config
 from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.model.weights import Weights
@@ -16,13 +16,13 @@ class Engine:
     """A model, its weights as a backend packs them, and the backend's operations."""
 
     model: GPT2
-    packed: Packed
+    packed: PackedWeights
     ops: Ops
 
     @classmethod
     def of(cls, model: GPT2, ops: Ops) -> Engine:
         """The model with its weights as these operations want them."""
-        return cls(model, Packed.of(model, ops), ops)
+        return cls(model, PackedWeights.of(model, ops), ops)
 
     @property
     def exact(self) -> Engine:

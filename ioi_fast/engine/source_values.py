@@ -19,7 +19,7 @@ from ioi_fast.asked.sites import SITES
 from ioi_fast.asked.sources import SOURCES
 from ioi_fast.engine.clean_run import CleanRun, Grid, LayerState, tiles
 from ioi_fast.engine.engine import Engine
-from ioi_fast.engine.packing import Packed
+from ioi_fast.engine.packed_weights import PackedWeights
 from ioi_fast.engine.placement import here, on_host, pairs_here
 from ioi_fast.model.config import GPT2Config
 
@@ -63,7 +63,7 @@ def mean_tables(
     return found
 
 
-def site_of(packed: Packed, state: LayerState, site: str, layer: int) -> Tensor:
+def site_of(packed: PackedWeights, state: LayerState, site: str, layer: int) -> Tensor:
     """A site of a layer as the run has it: q, k, v [N, T, H, K], all others by rows."""
     if site == "attn_out":
         return packed.linear(layer, "o")(state.z.flatten(1))

@@ -9,6 +9,7 @@ from ioi_fast.ioi.completeness import greedy_search
 from ioi_fast.ioi.evaluation import class_sets, evaluate, mean_counts, random_sets
 from ioi_fast.ioi.finding import Finding
 from ioi_fast.ioi.minimality import minimality, unclassed
+from ioi_fast.ioi.published_figures import PUBLISHED
 from ioi_fast.ioi.study import NeedsCircuit, Study
 from ioi_fast.ioi.verdicts import Measure
 from ioi_fast.report.figures import BarList, Scatter, Table
@@ -23,11 +24,15 @@ GREEDY = {
 
 def behaviour(study: Study) -> Finding:
     """F(M), accuracy and probability of IO."""
-    found, scale = score(study.model, study.pairs), study.scale
-    measures = (
-        scale.near("logit difference F(M)", found.logit_diff, 3.56, 0.15, found.stderr),
-        scale.near("accuracy", found.accuracy, 0.993, 0.005, found.accuracy_stderr),
-        scale.near("probability of IO", found.probability, 0.49, 0.03, found.probability_stderr),
+    found = score(study.model, study.pairs)
+    figures = {
+        "logit difference F(M)": (found.logit_diff, found.stderr),
+        "accuracy": (found.accuracy, found.accuracy_stderr),
+        "probability of IO": (found.probability, found.probability_stderr),
+    }
+    measures = tuple(
+        study.scale.measure(name, value, PUBLISHED["F"][name], error)
+        for name, (value, error) in figures.items()
     )
     return Finding("F", "the model on the task", measures)
 
@@ -54,7 +59,7 @@ def _knocked(study: Study) -> dict:
 def faithfulness(study: Study) -> Finding:
     """E20 and E23: the circuit alone, and for GPT-2 small's the naive one beside it."""
     circuit, scale = _circuit(study), study.scale
-    named = {"circuit": circuit}
+    published, named = PUBLISHED["E20"], {"circuit": circuit}
     naive = circuits.published_circuit("naive")
     if naive.roles.items() <= circuit.roles.items():
         named["naive circuit"] = naive
@@ -68,11 +73,11 @@ def faithfulness(study: Study) -> Finding:
         ]
         if name == "circuit":
             # Of a normal distribution 95 % lie within 1.96 standard errors on either side.
-            bounds = {"low": 0.75, "high": 1.1, "error": (high - low) / 3.92}
-            share = scale.within("F(C)/F(M)", found.share, "0.87", **bounds)
+            error, row = (high - low) / 3.92, published["F(C)/F(M)"]
+            measures.append(scale.measure("F(C)/F(M)", found.share, row, error))
         else:
-            share = scale.within("|F(M) − F(C)| of it", found.distance, "0.1", high=0.7)
-        measures.append(share)
+            row = published["|F(M) − F(C)| of the naive circuit"]
+            measures.append(scale.measure("|F(M) − F(C)| of it", found.distance, row))
     return Finding("E20", "faithfulness", tuple(measures), (_behind_means(study),))
 
 
@@ -90,7 +95,7 @@ def _behind_means(study: Study) -> Table:
 
 def completeness(study: Study) -> Finding:
     """E21: random, class and greedy sets knocked out in the circuit and in the model."""
-    circuit, scale = _circuit(study), study.scale
+    circuit, scale, published = _circuit(study), study.scale, PUBLISHED["E21"]
     classes = class_sets(circuit)
     drawn = random_sets(circuit, RANDOM_SETS[study.quick], int(study.drawn.get("seed", 0)))
     found = evaluate(
@@ -104,9 +109,9 @@ def completeness(study: Study) -> Finding:
     mean, most = float(of_random.mean()), float(of_random.max())
     spread = float(of_random.std()) / len(of_random) ** 0.5
     measures = (
-        scale.within("random sets, mean", mean, "0.45", low=0.2, high=0.7, error=spread),
-        scale.within("random sets, largest", most, "1.97", high=2.5),
-        scale.within("greedy, largest", worst.incompleteness, "3.09", low=2.5),
+        scale.measure("random sets, mean", mean, published["random sets, mean"], spread),
+        scale.measure("random sets, largest", most, published["random sets, largest"]),
+        scale.measure("greedy, largest", worst.incompleteness, published["greedy, largest"]),
         scale.plain("its set", ", ".join(map(str, worst.heads))),
     )
     kinds = ["class"] * len(classes) + ["random"] * len(drawn)
@@ -135,11 +140,14 @@ def minimal(study: Study) -> Finding:
     shares = [one.share for one in found]
     enough = sum(share >= 0.01 for share in shares)
     least = min(found, key=lambda one: one.share)
-    scale = study.scale
+    scale, published = study.scale, PUBLISHED["E22"]
+    worth = "heads worth at least 1 % of F(M)"
     measures = (
-        scale.within("heads worth at least 1 % of F(M)", enough, "26", low=24),
+        scale.measure(worth, enough, published[worth]),
         scale.plain("of so many heads", str(len(found))),
-        scale.within("the least of them", least.share, "0.011", low=0.005, error=least.stderr),
+        scale.measure(
+            "the least of them", least.share, published["the least of them"], least.stderr
+        ),
     )
     labels = [str(one.head) for one in found]
     errors = [one.stderr for one in found]
@@ -151,18 +159,14 @@ def adversarial_sentences(study: Study) -> Finding:
     """E24: the model when a sentence between the clauses says IO, or S, once more."""
     drawn = dict(study.drawn)
     found = adversarial(study.model, study.model.tokenizer, **drawn)
-    published = {
-        "plain": ((3.55, 0.3), (0.49, 0.06), (0.007, 0.01)),
-        "S": ((3.64, 0.3), (0.59, 0.06), (0.004, 0.011)),
-        "IO": ((1.23, 0.4), (0.36, 0.06), (0.234, 0.07)),
-    }
-    scale, measures = study.drawn_scale, []
+    figures: dict[str, tuple[float, float]] = {}
     for name, one in found.items():
         said = "as it is" if name == "plain" else f"with {name} once more"
-        figures = (one.logit_diff, one.probability, 1 - one.accuracy)
-        errors = (one.stderr, one.probability_stderr, one.accuracy_stderr)
-        kinds = ("logit difference", "probability of IO", "S above IO")
-        rows = zip(kinds, figures, errors, published[name], strict=True)
-        for kind, value, error, (figure, tolerance) in rows:
-            measures.append(scale.near(f"{kind} {said}", value, figure, tolerance, error))
+        figures[f"logit difference {said}"] = one.logit_diff, one.stderr
+        figures[f"probability of IO {said}"] = one.probability, one.probability_stderr
+        figures[f"S above IO {said}"] = 1 - one.accuracy, one.accuracy_stderr
+    measures = (
+        study.drawn_scale.measure(name, value, PUBLISHED["E24"][name], error)
+        for name, (value, error) in figures.items()
+    )
     return Finding("E24", "adversarial sentences", tuple(measures))

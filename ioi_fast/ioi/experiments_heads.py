@@ -8,6 +8,7 @@ from ioi_fast.ioi import circuits
 from ioi_fast.ioi.attending import Attending, Writing, attending, writing
 from ioi_fast.ioi.copying import copy_scores
 from ioi_fast.ioi.finding import Finding
+from ioi_fast.ioi.published_figures import PUBLISHED
 from ioi_fast.ioi.repeats import repeat_scores, repeated_tokens
 from ioi_fast.ioi.study import Study
 from ioi_fast.ioi.verdicts import Scale
@@ -35,8 +36,9 @@ def mover_attention(study: Study) -> Finding:
     new = attending(study.model, study.pairs, heads, run="new", **study.looking)
     to_io, error = _over_heads(orig, "IO")
     first = float((new.mean("IO") - new.mean("S1")).abs().mean())
+    name = "attention from END to IO"
     measures = (
-        study.scale.near("attention from END to IO", to_io, 0.59, 0.05, error),
+        study.scale.measure(name, to_io, PUBLISHED["E2"][name], error),
         study.scale.plain("|IO − S1| on p_ABC", first),
     )
     figures = (
@@ -56,11 +58,9 @@ def writing_direction(study: Study) -> Finding:
         map(str, found.heads), found.correlation.tolist(), found.stderr().tolist(), strict=True
     )
     for head, value, error in rows:
-        name = f"correlation of {head}"
-        if head in movers:
-            measures.append(scale.within(name, value, "> 0.81", low=0.78, error=error))
-        else:
-            measures.append(scale.within(name, value, "negative", high=0.0, error=error))
+        name = circuits.MOVERS if head in movers else circuits.NEGATIVES
+        published = PUBLISHED["E3"][f"correlation of a {name}"]
+        measures.append(scale.measure(f"correlation of {head}", value, published, error))
     return Finding(
         "E3", "attention and what is written", tuple(measures), (_points(found, movers),)
     )
@@ -89,20 +89,20 @@ def _kind(mover: bool, name: str) -> str:
 
 def copying(study: Study) -> Finding:
     """E4 and E5: copy scores of all heads, with both signs."""
-    found, scale = copy_scores(study.model, study.pairs), study.scale
+    found, scale, published = copy_scores(study.model, study.pairs), study.scale, PUBLISHED["E4"]
+    means = {"copy score, all heads": found.copies, "negative, all heads": found.negative}
     measures = [
-        scale.within("copy score, all heads", float(found.copies.mean()), "< 0.2", high=0.22),
-        scale.within("negative, all heads", float(found.negative.mean()), "0.12", high=0.16),
+        scale.measure(name, float(scores.mean()), published[name]) for name, scores in means.items()
     ]
-    for name, scores, published, least in (
-        (circuits.MOVERS, found.copies, "> 0.95", 0.93),
-        (circuits.NEGATIVES, found.negative, "0.98", 0.94),
+    for name, kind, scores in (
+        (circuits.MOVERS, "copy score", found.copies),
+        (circuits.NEGATIVES, "negative copy score", found.negative),
     ):
+        row = published[f"{kind} of a {name}"]
         for head in () if study.circuit is None else circuits.members(study.circuit, name):
             value = float(scores[head.layer, head.head])
-            sign = "negative " if name == circuits.NEGATIVES else ""
-            said, error = f"{sign}copy score of {head}", (value * (1 - value) / found.names) ** 0.5
-            measures.append(scale.within(said, value, published, low=least, error=error))
+            error = (value * (1 - value) / found.names) ** 0.5
+            measures.append(scale.measure(f"{kind} of {head}", value, row, error))
     bars = BarList(
         "Copy scores of movers and of all heads",
         "Share of names within the five most likely tokens of what a head makes of them.",
@@ -140,15 +140,13 @@ def mover_attention_after(study: Study) -> Finding:
     base = attending(study.model, study.pairs, movers, **running)
     moved = attending(study.model, study.pairs, movers, after=after, **running)
     measures = []
-    for role, published, sign in (("IO", "falls", -1), ("S1", "rises", 1)):
+    for role in ("IO", "S1"):
         index = base.roles.index(role)
         change = (moved.weights - base.weights)[:, index].double().mean(0)
         error = float(change.std() / len(change) ** 0.5)
-        bounds = {"high": 0.0} if sign < 0 else {"low": 0.0}
         name = f"change of attention to {role}"
-        measures.append(
-            study.scale.within(name, float(change.mean()), published, **bounds, error=error)
-        )
+        published = PUBLISHED["E7"][name]
+        measures.append(study.scale.measure(name, float(change.mean()), published, error))
     figures = (
         _attention_table(base, "Name movers before", "Mean attention from END."),
         _attention_table(moved, "Name movers after", "Mean attention from END."),
@@ -162,7 +160,7 @@ def inhibition_attention(study: Study) -> Finding:
     tellers = study.tellers()
     found = attending(study.model, study.pairs, tellers.heads, tellers.role, **study.looking)
     (to_s2, error), name = _over_heads(found, "S2"), f"attention from {tellers.role} to S2"
-    measure = study.scale.near(name, to_s2, 0.51, 0.05, error)
+    measure = study.scale.measure(name, to_s2, PUBLISHED["E8"]["attention to S2"], error)
     caption = f"Mean attention from {tellers.role}."
     figure = _attention_table(found, f"{tellers.name} heads", caption)
     return Finding("E8", f"what {tellers.place} attend to", (measure,), (figure,))
@@ -175,11 +173,15 @@ def repeated(study: Study) -> Finding:
     tokens = repeated_tokens(study.model, sequences, length, seed=int(study.drawn.get("seed", 0)))
     found = repeat_scores(study.model, tokens)
     scale = Scale(sequences, study.scale.applicable)
-    measures = (
-        scale.heads("previous token", found.ranking("previous")[:2], ["4.11", "2.2"]),
-        scale.heads("induction", found.ranking("induction")[:5], ["5.5", "6.9"]),
-        scale.heads("duplicate token", found.ranking("duplicate")[:3], ["3.0", "0.1"]),
-        scale.heads("copying of what came next", found.ranking("copying")[:20], ["5.5", "6.9"]),
+    first = {
+        "previous token": found.ranking("previous")[:2],
+        "induction": found.ranking("induction")[:5],
+        "duplicate token": found.ranking("duplicate")[:3],
+        "copying of what came next": found.ranking("copying")[:20],
+    }
+    measures = tuple(
+        scale.measure(name, list(map(str, heads)), PUBLISHED["E17"][name])
+        for name, heads in first.items()
     )
     figures = tuple(
         _head_map(getattr(found, name), f"{name} scores on repeated random tokens")

@@ -12,6 +12,7 @@ from ioi_fast.ioi import circuits
 from ioi_fast.ioi.evaluation import resampled_shares
 from ioi_fast.ioi.finding import Finding
 from ioi_fast.ioi.paths import ATTENDED, backups, mlp_knock_outs, to_class
+from ioi_fast.ioi.published_figures import PUBLISHED
 from ioi_fast.ioi.reading import places_read
 from ioi_fast.ioi.roles import with_roles
 from ioi_fast.ioi.signals import (
@@ -24,7 +25,6 @@ from ioi_fast.ioi.signals import (
 )
 from ioi_fast.ioi.study import NeedsCircuit, NeedsLayers, Study
 from ioi_fast.ioi.tellers import Tellers
-from ioi_fast.ioi.verdicts import Measure
 from ioi_fast.report.figures import BarList, HeatMap, Section
 from ioi_fast.report.sweeps import heads_heat_map, ranking_bars
 from ioi_fast.results.result import Result
@@ -47,10 +47,10 @@ def _rises(result: Result, count: int) -> list[str]:
 def heads_to_logits(study: Study) -> Finding:
     """E1: which heads write for the answer, and which against it."""
     result = path_patch(study.model, study.pairs, **study.running)
-    scale, title = study.scale, "heads to the logits"
+    scale, title, published = study.scale, "heads to the logits", PUBLISHED["E1"]
     measures = (
-        scale.heads("largest drops", _drops(result, 3), ["9.9", "9.6", "10.0"]),
-        scale.heads("largest rises", _rises(result, 2), ["10.7", "11.10"]),
+        scale.measure("largest drops", _drops(result, 3), published["largest drops"]),
+        scale.measure("largest rises", _rises(result, 2), published["largest rises"]),
         scale.plain("F(M)", float(result.base.double().mean())),
     )
     return Finding("E1", title, measures, _figures(result, title, "All heads patched at END."))
@@ -59,13 +59,13 @@ def heads_to_logits(study: Study) -> Finding:
 _INPUTS = {"q": "queries", "k": "keys", "v": "values"}
 
 
-def _to(study: Study, experiment: str, name: str, site: str, published: list[str]) -> Finding:
+def _to(study: Study, experiment: str, name: str, site: str) -> Finding:
     result = to_class(study.model, study.pairs, _circuit(study, name), name, site, **study.running)
     title = f"heads to the {_INPUTS[site]} of {name} heads"
-    return _paths(study, experiment, title, result, published)
+    return _paths(study, experiment, title, result)
 
 
-def _to_tellers(study: Study, experiment: str, site: str, published: list[str]) -> Finding:
+def _to_tellers(study: Study, experiment: str, site: str) -> Finding:
     """Paths to the S-inhibition heads: queries at their role, the others where they read."""
     tellers = study.tellers()
     if all(Head.parse(head).layer == 0 for head in tellers.heads):
@@ -79,7 +79,7 @@ def _to_tellers(study: Study, experiment: str, site: str, published: list[str]) 
     receivers = [f"{head}.{site}" for head in tellers.heads]
     result = path_patch(study.model, study.pairs, "heads", receivers, position, **study.running)
     title = f"heads to the {_INPUTS[site]} of {tellers.place}"
-    return _paths(study, experiment, title, result, published)
+    return _paths(study, experiment, title, result)
 
 
 def _most_read(study: Study, tellers: Tellers) -> str:
@@ -92,17 +92,16 @@ def _most_read(study: Study, tellers: Tellers) -> str:
     return first.most_common(1)[0][0] if first else tellers.role
 
 
-def _paths(
-    study: Study, experiment: str, title: str, result: Result, published: list[str]
-) -> Finding:
-    found = _drops(result, max(4, len(published)))
-    measures: tuple[Measure, ...] = (
-        study.scale.heads("largest drops", found, published)
-        if published
-        else study.scale.plain("largest drops", ", ".join(found)),
+def _paths(study: Study, experiment: str, title: str, result: Result) -> Finding:
+    found, name = _drops(result, 4), "largest drops"
+    published = PUBLISHED[experiment].get(name)
+    measure = (
+        study.scale.plain(name, ", ".join(found))
+        if published is None
+        else study.scale.measure(name, found, published)
     )
     where = result.provenance["definition"]
-    return Finding(experiment, title, measures, _figures(result, title, _caption(where)))
+    return Finding(experiment, title, (measure,), _figures(result, title, _caption(where)))
 
 
 def _caption(definition: object) -> str:
@@ -116,28 +115,27 @@ def _circuit(study: Study, name: str):
 
 def heads_to_mover_queries(study: Study) -> Finding:
     """E6: which heads tell the name movers where to look."""
-    inhibition = ["7.3", "7.9", "8.6", "8.10"]
-    return _to(study, "E6", circuits.MOVERS, "q", inhibition)
+    return _to(study, "E6", circuits.MOVERS, "q")
 
 
 def heads_to_inhibition_values(study: Study) -> Finding:
     """E11: what the S-inhibition heads read at S2."""
-    return _to_tellers(study, "E11", "v", ["0.1", "3.0", "5.5", "6.9"])
+    return _to_tellers(study, "E11", "v")
 
 
 def heads_to_inhibition_keys(study: Study) -> Finding:
     """E12: the same through their keys."""
-    return _to_tellers(study, "E12", "k", ["5.9", "5.8", "0.10"])
+    return _to_tellers(study, "E12", "k")
 
 
 def heads_to_inhibition_queries(study: Study) -> Finding:
     """E13: their queries, which no head was found to matter for."""
-    return _to_tellers(study, "E13", "q", [])
+    return _to_tellers(study, "E13", "q")
 
 
 def heads_to_induction_keys(study: Study) -> Finding:
     """E15: the heads behind the induction heads."""
-    return _to(study, "E15", circuits.INDUCTION, "k", ["4.11", "2.2"])
+    return _to(study, "E15", circuits.INDUCTION, "k")
 
 
 def _signal_map(table, title: str) -> HeatMap:
@@ -158,24 +156,22 @@ def signals(study: Study) -> Finding:
     tellers = study.tellers()
     how = {"role": tellers.role, **study.drawn, **study.running}
     table = signal_table(study.model, study.model.tokenizer, tellers.heads, **how)
-    published = ((3.55, -0.99), (2.45, -1.96), (1.77, -3.16))
     scale, fit, errors = study.drawn_scale, table.fit, table.fit_stderr
-    measures = [
-        scale.near(
-            f"F with token {token:+d}, position {position:+d}",
+    figures = {
+        f"F with token {token:+d}, position {position:+d}": (
             float(table.mean[row, column]),
-            published[row][column],
-            0.35,
             float(table.stderr[row, column]),
         )
         for row, token in enumerate(TOKENS)
         for column, position in enumerate(POSITIONS)
+    }
+    figures["weight of the position signal"] = fit.position, errors[0]
+    figures["weight of the token signal"] = fit.token, errors[1]
+    measures = [
+        scale.measure(name, value, PUBLISHED["E9"][name], error)
+        for name, (value, error) in figures.items()
     ]
-    measures += [
-        scale.near("weight of the position signal", fit.position, 2.31, 0.25, errors[0]),
-        scale.near("weight of the token signal", fit.token, 0.99, 0.2, errors[1]),
-        scale.plain("mean error of the fit, share of F", fit.error),
-    ]
+    measures.append(scale.plain("mean error of the fit, share of F", fit.error))
     figure = _signal_map(table, f"Signals of {tellers.place}")
     return Finding("E9", "token and position signal", tuple(measures), (figure,))
 
@@ -186,7 +182,8 @@ def longer_prefix(study: Study) -> Finding:
     how = {"role": tellers.role, **study.drawn, **study.running}
     found = prefix_shift(study.model, study.model.tokenizer, tellers.heads, **how)
     change, error = found.change
-    measure = study.drawn_scale.near("change of F", change, 0.01, 0.15, error)
+    published = PUBLISHED["E10"]["change of F"]
+    measure = study.drawn_scale.measure("change of F", change, published, error)
     return Finding("E10", f"{tellers.place} from longer prompts", (measure,))
 
 
@@ -197,18 +194,15 @@ def origin_of_signals(study: Study) -> Finding:
     model = study.model
     origin = signal_table(model, model.tokenizer, behind, role="S2", **how)
     carrier = signal_table(model, model.tokenizer, tellers.heads, role=tellers.role, **how)
+    turned = {"share of the position signal": (1, -1), "share of the token signal": (0, 1)}
     measures = tuple(
-        study.drawn_scale.within(
-            f"share of the {name} signal",
+        study.drawn_scale.measure(
+            name,
             share_of_drop(origin, carrier, *signals),
-            published,
-            **bounds,
-            error=share_stderr(origin, carrier, *signals),
+            PUBLISHED["E14"][name],
+            share_stderr(origin, carrier, *signals),
         )
-        for name, signals, published, bounds in (
-            ("position", (1, -1), "≥ 0.88", {"low": 0.75}),
-            ("token", (0, 1), "< 0.08", {"high": 0.15}),
-        )
+        for name, signals in turned.items()
     )
     figure = _signal_map(origin, "Signals of duplicate token and induction heads at S2")
     return Finding("E14", "where the signals come from", measures, (figure,))
@@ -223,12 +217,13 @@ def backing_up(study: Study) -> Finding:
     found = backups(study.model, study.pairs, movers, source=source, **study.running)
     others = circuits.members(study.circuit, circuits.INHIBITION)
     heads = [str(head) for head in found.heads() if head not in others]
-    published = circuits.published_circuit().classes[circuits.BACKUPS]
-    scale, bases = study.scale, (found.after.base, found.before.base)
+    scale, published = study.scale, PUBLISHED["E16"]
+    bases = (found.after.base, found.before.base)
     error = float(resampled_shares(*(base.double() for base in bases), 0).std())
+    grew = "heads of more than 2 % that grew"
     measures = (
-        scale.within("change of F", found.remaining - 1, "−0.05", -0.15, 0.05, error),
-        scale.heads("heads of more than 2 % that grew", heads[:12], list(map(str, published)), 7),
+        scale.measure("change of F", found.remaining - 1, published["change of F"], error),
+        scale.measure(grew, heads[:12], published[grew]),
     )
     caption = (
         "All heads to the logits with the name movers knocked out by means over these prompts."
@@ -248,10 +243,13 @@ def mlps(study: Study) -> Finding:
     first, others = (
         float(values.std() / len(values) ** 0.5) for values in (found.alone[0].double(), rest)
     )
-    scale = study.scale
-    measures = (
-        scale.within("F without MLP 0", without_first, "its sign turns", high=0.0, error=first),
-        scale.near("F without all others", float(rest.mean()), -1.1, 0.7, others),
+    figures = {
+        "F without MLP 0": (without_first, first),
+        "F without all others": (float(rest.mean()), others),
+    }
+    measures = tuple(
+        study.scale.measure(name, value, PUBLISHED["E19"][name], error)
+        for name, (value, error) in figures.items()
     )
     labels = [f"mlp{layer}" for layer in range(len(found.mean))]
     alone = BarList(

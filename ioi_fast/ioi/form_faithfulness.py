@@ -16,24 +16,12 @@ from ioi_fast.asked.prompt_files import load_prompts
 from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.ioi.circuits import published_circuit
 from ioi_fast.ioi.evaluation import evaluate
-from ioi_fast.ioi.verdicts import is_gpt2_small, is_near, verdict
+from ioi_fast.ioi.published_figures import published_share
+from ioi_fast.ioi.verdicts import is_gpt2_small, verdict
 from ioi_fast.model.gpt2 import GPT2
 
 ORDERS, TEMPLATES = ("ABBA", "BABA"), range(15)
-TOLERANCE = 0.01  # percentage points
 _FILE = "ioi_{}_template_{}_prompts.json"
-# 100·F(C)/F(M) of GPT-2 small by template, with and without <|endoftext|> in front (auto-circuit's
-# repetition of the released code).
-PUBLISHED = {
-    (False, "ABBA"): "86.49 80.72 83.32 91.42 75.28 81.17 61.94 57.41 84.04 79.22 84.04 89.66 "
-    "76.80 81.14 72.38",
-    (False, "BABA"): "115.65 110.64 114.99 123.69 142.08 124.64 101.44 108.35 132.28 135.30 98.98 "
-    "119.48 144.59 112.72 100.47",
-    (True, "ABBA"): "89.93 83.51 91.71 98.55 79.78 89.12 77.12 74.35 96.33 91.64 93.10 94.52 79.84 "
-    "78.65 75.51",
-    (True, "BABA"): "121.23 114.97 119.44 131.17 154.67 137.20 107.38 113.96 133.82 136.47 107.78 "
-    "123.03 146.78 122.05 112.42",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +46,6 @@ class FormShare:
     def form(self) -> str:
         """Such as "ABBA 3"."""
         return f"{self.order} {self.template}"
-
-
-def published_share(bos: bool, order: str, template: int) -> float:
-    """The published figure of a form, in percent."""
-    return float(PUBLISHED[bos, order].split()[template])
 
 
 def form_files(folder: str | os.PathLike[str]) -> dict[tuple[str, int], Path]:
@@ -101,7 +84,6 @@ def form_faithfulness(
             pairs = _first(load_prompts(path, model.tokenizer, prepend_bos=bos), per_form, path)
             found = evaluate(model, pairs, circuit, [[]], source="mean", **running).faithfulness
             published = published_share(bos, order, template)
-            percent = 100 * found.share
             yield FormShare(
                 order,
                 template,
@@ -109,8 +91,8 @@ def form_faithfulness(
                 len(pairs),
                 found.model,
                 found.circuit,
-                published,
-                verdict(is_near(percent, published, TOLERANCE), is_gpt2_small(model)),
+                published.published,
+                verdict(published.accepts(100 * found.share), is_gpt2_small(model)),
             )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ioi_fast.model.config import GPT2Config
@@ -22,16 +22,92 @@ def _shapes(config: GPT2Config) -> tuple[int, ...]:
     return (config.n_layer, config.n_head, config.n_embd, config.d_mlp, config.vocab_size)
 
 
-def is_near(measured: float, published: float, tolerance: float) -> bool:
-    """Whether a figure is within the tolerance of the published one; NaN is near nothing."""
-    return abs(measured - published) <= tolerance
-
-
 def verdict(met: bool, applicable: bool) -> str:
     """The verdict on whether a published figure is met, where it can be asked."""
     if not applicable:
         return NOT_APPLICABLE
     return AGREES if met else DIFFERS
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """A published figure, and how far from it a measured one may be."""
+
+    published: float
+    tolerance: float
+
+    @property
+    def text(self) -> str:
+        """The published figure, as it is printed."""
+        return f"{self.published:g}"
+
+    @property
+    def accepted(self) -> str:
+        """What is accepted, as it is printed."""
+        return f"± {self.tolerance:g}"
+
+    def accepts(self, value: float) -> bool:
+        """Whether a figure is within the tolerance; NaN is near nothing."""
+        return abs(value - self.published) <= self.tolerance
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """What was published in words or digits, and the bounds between which a figure is accepted."""
+
+    published: str
+    low: float = float("-inf")
+    high: float = float("inf")
+
+    @property
+    def text(self) -> str:
+        """What was published, as it is printed."""
+        return self.published
+
+    @property
+    def accepted(self) -> str:
+        """The bounds, as they are printed."""
+        bounds = [f"≥ {self.low:g}"] * (self.low > float("-inf"))
+        bounds += [f"≤ {self.high:g}"] * (self.high < float("inf"))
+        return ", ".join(bounds)
+
+    def accepts(self, value: float) -> bool:
+        """Whether a figure is between the bounds."""
+        return self.low <= value <= self.high
+
+
+@dataclass(frozen=True, slots=True)
+class AmongHeads:
+    """Published heads, such as "9.9, 9.6", of which all or at least so many have to be found."""
+
+    published: str
+    least: int | None = None
+
+    @property
+    def text(self) -> str:
+        """The published heads, as they are printed."""
+        return self.published
+
+    @property
+    def heads(self) -> list[str]:
+        """The published heads one by one."""
+        return self.published.split(", ")
+
+    @property
+    def accepted(self) -> str:
+        """How many are enough, as it is printed."""
+        return "all of them" if self._enough == len(self.heads) else f"{self._enough} of them"
+
+    def accepts(self, found: Sequence[str]) -> bool:
+        """Whether enough of the published heads are among these."""
+        return len({*found} & {*self.heads}) >= self._enough
+
+    @property
+    def _enough(self) -> int:
+        return len(self.heads) if self.least is None else self.least
+
+
+Published = Near | Within | AmongHeads
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,54 +137,20 @@ class Scale:
     applicable: bool
     own_wording: bool = False
 
-    def near(
+    def measure(
         self,
         name: str,
-        value: float,
-        published: float,
-        tolerance: float,
+        value: float | Sequence[str],
+        published: Published,
         error: float | None = None,
     ) -> Measure:
-        """A figure that is accepted within a tolerance of the published one."""
-        met = is_near(value, published, tolerance)
-        return self._of(name, value, f"{published:g}", f"± {tolerance:g}", met, error)
-
-    def within(
-        self,
-        name: str,
-        value: float,
-        published: str,
-        low: float = float("-inf"),
-        high: float = float("inf"),
-        error: float | None = None,
-    ) -> Measure:
-        """A figure that is accepted between two bounds."""
-        bounds = [f"≥ {low:g}"] * (low > float("-inf")) + [f"≤ {high:g}"] * (high < float("inf"))
-        return self._of(name, value, published, ", ".join(bounds), low <= value <= high, error)
-
-    def heads(
-        self, name: str, found: Iterable[object], published: Sequence[str], least: int | None = None
-    ) -> Measure:
-        """A set of heads: all that were published, or at least so many of them, are among these."""
-        found, least = [str(head) for head in found], len(published) if least is None else least
-        met = len(set(found) & set(published)) >= least
-        accepted = "all of them" if least == len(published) else f"{least} of them"
-        return self._of(name, ", ".join(found), ", ".join(published), accepted, met, None)
+        """A figure, or the heads that were found, beside what was published."""
+        shown = value if isinstance(value, int | float) else ", ".join(value)
+        said = verdict(published.accepts(value), self.applicable)
+        if self.applicable and self.own_wording:
+            said += OWN_WORDING
+        return Measure(name, shown, self.prompts, error, published.text, published.accepted, said)
 
     def plain(self, name: str, value: float | str, error: float | None = None) -> Measure:
         """A figure of which nothing was published in digits."""
         return Measure(name, value, self.prompts, error)
-
-    def _of(
-        self,
-        name: str,
-        value: float | str,
-        published: str,
-        tolerance: str,
-        met: bool,
-        error: float | None,
-    ) -> Measure:
-        said = verdict(met, self.applicable)
-        if self.applicable and self.own_wording:
-            said += OWN_WORDING
-        return Measure(name, value, self.prompts, error, published, tolerance, said)

@@ -84,7 +84,7 @@ def _from_directory(directory: Path, name: str) -> GPT2:
     Raises ValueError naming file and tensor.
     """
     from ioi_fast.tokenizer import Tokenizer
-    from ioi_fast.tokenizer.files import WordPieceTokenizer
+    from ioi_fast.tokenizer.refused_forms import WordPieceTokenizer
 
     path = directory / "config.json"
     if not path.is_file():

@@ -26,7 +26,8 @@ def fetch(repository: str, revision: str | None = None) -> Path:
     >>> fetch("gpt2")  # doctest: +SKIP
     PosixPath('/home/me/.cache/huggingface/hub/models--gpt2/snapshots/607a30d…')
     """
-    from ioi_fast.tokenizer.files import READ, UNREAD
+    from ioi_fast.tokenizer.files import READ
+    from ioi_fast.tokenizer.refused_forms import UNREAD
 
     try:
         from huggingface_hub import snapshot_download

@@ -12,7 +12,7 @@ from ioi_fast.plan.path_variants import ROWS_PER_TILE, PathPrompt
 from ioi_fast.plan.rerun_variants import RerunPrompt
 
 Sizes = tuple[int, int]  # prompts of a block, and variants or rows that are together
-# How large blocks are where memory has no limit (memory_budget.py makes them smaller).
+# How large blocks are where memory has no limit (fit_to_memory.py makes them smaller).
 # Tokens of the runs that are in flight at once; more would only cost memory.
 TOKENS_PER_BLOCK = 512
 # The same of a sweep over pairs, which keeps every sender's difference for them, and of reruns,

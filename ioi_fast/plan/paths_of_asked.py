@@ -10,7 +10,7 @@ from ioi_fast.asked.positions import Position
 from ioi_fast.asked.prompts import PromptPairs, first_changed
 from ioi_fast.asked.sources import SOURCES
 from ioi_fast.model.gpt2 import GPT2
-from ioi_fast.plan.memory_budget import Budget
+from ioi_fast.plan.fit_to_memory import Budget
 from ioi_fast.plan.pair_sweep import PairPlan, plan_pairs
 from ioi_fast.plan.path_patch import PathPlan, plan_path_patch
 from ioi_fast.plan.path_variants import Knocked, PathPrompt

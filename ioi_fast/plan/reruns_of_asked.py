@@ -15,7 +15,7 @@ from ioi_fast.asked.positions import Position, role_position
 from ioi_fast.asked.prompts import PromptPairs, first_changed
 from ioi_fast.asked.sources import SOURCES
 from ioi_fast.model.config import GPT2Config
-from ioi_fast.plan.memory_budget import Budget
+from ioi_fast.plan.fit_to_memory import Budget
 from ioi_fast.plan.rerun_variants import Change, RerunPrompt
 from ioi_fast.plan.reruns import RerunPlan, plan_reruns
 

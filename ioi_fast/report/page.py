@@ -1,7 +1,8 @@
 """One self-contained HTML page from a Page: no network, no fonts, nothing loaded but itself.
 
-The figures become plain dictionaries of text, colours and percentages here; page.html lays them
-out and escapes every string, and page.js shows what they already hold.
+The figures become plain dictionaries of text, colours and percentages here, heat-maps and scatters
+in page_heat_map.py and page_scatter.py; page.html lays them out and escapes every string, and
+page.js shows what they already hold.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from ioi_fast.report.figures import (
     Section,
     Table,
 )
-from ioi_fast.report.heat_map import heat_map_view
-from ioi_fast.report.scatter import scatter_view
+from ioi_fast.report.page_heat_map import heat_map_view
+from ioi_fast.report.page_scatter import scatter_view
 from ioi_fast.report.typesetting import (
     decimals_for,
     is_numeric,

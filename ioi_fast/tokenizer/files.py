@@ -1,4 +1,5 @@
-"""A tokenizer's folder, read as transformers 5 reads that of a GPT-2; other forms are refused.
+"""A tokenizer's folder, read as transformers 5 reads that of a GPT-2; other forms are refused
+(refused_forms.py).
 
 A folder of class GPT2Tokenizer, which a model_type "gpt2" stands for too, has GPT-2's byte-level
 pipeline around the vocabulary and merges of tokenizer.json, else of vocab.json and merges.txt. A
@@ -16,6 +17,7 @@ import tokenizers
 from tokenizers import AddedToken, models
 
 from ioi_fast.tokenizer.backend import as_written, byte_level, library_errors
+from ioi_fast.tokenizer.refused_forms import check_vocabularies, refuse_class
 from ioi_fast.tokenizer.settings_files import (
     ADDED,
     CONFIG,
@@ -33,29 +35,10 @@ from ioi_fast.tokenizer.settings_files import (
 END_OF_TEXT = "<|endoftext|>"
 WHOLE, VOCABULARY, MERGES = "tokenizer.json", "vocab.json", "merges.txt"
 READ = (WHOLE, VOCABULARY, MERGES, CONFIG, MAP, ADDED)
-
-# Vocabularies in forms that are not read here, by the names that their files have.
-WORD_PIECE = "vocab.txt"
-UNREAD = {
-    "*.model": "a SentencePiece or tiktoken model",
-    "*.tiktoken": "a tiktoken vocabulary",
-    "tekken.json": "a Tekken vocabulary",
-    WORD_PIECE: "a WordPiece vocabulary",
-    "encoder.json": "a vocabulary under a name that transformers does not read, either",
-}
 _GPT2 = "GPT2Tokenizer"
 # None: neither the settings nor config.json tell a class.
 _AS_WRITTEN = {None, "TokenizersBackend", "PreTrainedTokenizer", "PythonBackend"}
 _DEFAULTS = dict.fromkeys(("bos_token", "eos_token", "unk_token"), END_OF_TEXT)
-_INSTEAD = (
-    "load it with transformers as t, write PreTrainedTokenizerFast(tokenizer_object="
-    "t.backend_tokenizer, bos_token=t.bos_token, eos_token=t.eos_token).save_pretrained(folder), "
-    "and load that folder; or give t itself to the calls that take a tokenizer"
-)
-
-
-class WordPieceTokenizer(ValueError):
-    """The folder has BERT's kind of tokenizer, as GPT-2s for Chinese do; it is not read here."""
 
 
 class ReadTokenizer(NamedTuple):
@@ -74,15 +57,13 @@ def read_folder(directory: Path) -> ReadTokenizer | None:
     whole = read_file(directory / WHOLE)
     pair = (directory / VOCABULARY, directory / MERGES)
     if whole is None and not all(path.is_file() for path in pair):
-        _refuse_other_forms(directory)
+        check_vocabularies(directory)
+        if read_file(directory / CONFIG) is not None:
+            read_settings(directory, None)  # refuses code of its own
         return None
     settings = read_settings(directory, whole)
     if settings.kind not in {_GPT2, *_AS_WRITTEN}:
-        word_piece = whole is None and (directory / WORD_PIECE).is_file()
-        kind = WordPieceTokenizer if word_piece else ValueError
-        raise kind(
-            f"{directory}: tokenizer_class {settings.kind[:80]!r} is not read here: {_INSTEAD}"
-        )
+        refuse_class(directory, settings.kind, whole)
     if whole is None and settings.kind in _AS_WRITTEN - {None}:
         raise ValueError(f"{directory}: tokenizer_class {settings.kind!r} needs a {WHOLE}")
     if whole is None:
@@ -232,14 +213,3 @@ def _merge_lines(path: Path) -> list[tuple[str, str]]:
             raise ValueError(f"{path}: line {number} must be two tokens, got {line!r:.80}")
         pairs.append((pair[0], pair[1]))
     return pairs
-
-
-def _refuse_other_forms(directory: Path) -> None:
-    """Raise ValueError where a folder has a vocabulary, but none that is read here."""
-    for pattern, form in UNREAD.items():
-        for path in sorted(directory.glob(pattern)):
-            kind = WordPieceTokenizer if pattern == WORD_PIECE else ValueError
-            raise kind(f"{path} is {form}, which is not read here: {_INSTEAD}")
-    config = read_file(directory / CONFIG)
-    if config is not None:
-        read_settings(directory, None)  # refuses code of its own

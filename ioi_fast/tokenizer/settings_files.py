@@ -16,6 +16,7 @@ from tokenizers import AddedToken
 
 from ioi_fast.outside.json_files import read_json_object
 from ioi_fast.tokenizer.backend import library_errors
+from ioi_fast.tokenizer.refused_forms import check_settings
 
 CONFIG, MAP, ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 _LARGEST_FILE = 64 * 2**20  # bytes; vocabularies of 250,000 tokens take half of that
@@ -24,17 +25,6 @@ NAMED = tuple(f"{name}_token" for name in ["bos", "eos", "unk", "sep", "pad", "c
 _EXTRA, _OLD_EXTRA = "extra_special_tokens", "additional_special_tokens"
 _OWN = "model_specific_special_tokens"
 _FLAGS = ("lstrip", "rstrip", "single_word", "normalized", "special")
-
-# Settings that no vocabulary file of the folder answers for.
-_REFUSED = {
-    "auto_map": "it runs code of its own",
-    "fast_tokenizer_files": "it has a tokenizer.json for each version of transformers",
-    "gguf_file": "its vocabulary lies in a file of weights",
-    "init_inputs": "its vocabulary is given in the settings",
-    "merges": "its vocabulary is given in the settings",
-    "tokenizer_object": "its vocabulary is given in the settings",
-    "vocab": "its vocabulary is given in the settings",
-}
 
 
 @dataclass(slots=True)
@@ -75,7 +65,7 @@ def read_settings(directory: Path, whole: Mapping[str, Any] | None) -> Settings:
     """
     config = read_file(directory / CONFIG) or {}
     where = str(directory / CONFIG)
-    _check_readable(config, where)
+    check_settings(config, where)
     settings = Settings(
         folder=str(directory),
         kind=_kind(directory, config, where),
@@ -120,15 +110,6 @@ def token_id(given: object, where: str) -> int:
     if type(given) is not int or not 0 <= given <= _LARGEST_ID:
         raise ValueError(f"{where} must be an id from 0 to {_LARGEST_ID}, got {_shown(given)}")
     return given
-
-
-def _check_readable(config: Mapping[str, Any], where: str) -> None:
-    for key, reason in _REFUSED.items():
-        value = config.get(key)
-        if key == "auto_map" and isinstance(value, dict):
-            value = value.get("AutoTokenizer")
-        if value not in (None, [], {}, "", ["tokenizer.json"]):
-            raise ValueError(f"{where}: {key}: this tokenizer is not read here, since {reason}")
 
 
 def _kind(directory: Path, config: Mapping[str, Any], where: str) -> str | None:

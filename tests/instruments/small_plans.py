@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from ioi_fast import GPT2Config
 from ioi_fast.asked.nodes import parse_senders
 from ioi_fast.asked.receivers import parse_receivers
-from ioi_fast.plan.memory_budget import Budget
+from ioi_fast.plan.fit_to_memory import Budget
 from ioi_fast.plan.path_patch import PathPlan, plan_path_patch
 from ioi_fast.plan.path_variants import PathPrompt
 

@@ -9,7 +9,7 @@ from ioi_fast.kernels.reference import Linear
 from ioi_fast.model.gpt2 import GPT2
 
 
-class Packed:
+class PackedWeights:
     """Products of every layer of a model; kept with it until its weights change.
 
     q stands apart from k and v as well as with them: at the end of a run only one query is asked.
@@ -21,7 +21,7 @@ class Packed:
         self._unembed: Linear | None = None
 
     @classmethod
-    def of(cls, model: GPT2, ops: Ops) -> Packed:
+    def of(cls, model: GPT2, ops: Ops) -> PackedWeights:
         """The weights of a model as a backend packs them."""
         packed = model.made.packed
         if ops.packing not in packed:
