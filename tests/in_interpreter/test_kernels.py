@@ -80,7 +80,8 @@ def test_attention_delta_of_wide_heads(T: int, K: int) -> None:
 @pytest.mark.parametrize(
     ("T", "S", "C", "K"),
     [
-        *((1, 65, 1, 8), (70, 70, 5, 5), (1, 130, 40, 17)),
+        *((1, 65, 1, 8), (1, 130, 40, 17)),
+        pytest.param(70, 70, 5, 5, marks=pytest.mark.slow),
         pytest.param(2, 40, 3, 128, marks=pytest.mark.slow),
         pytest.param(1, 17, 17, 129, marks=pytest.mark.slow),
     ],
@@ -137,8 +138,9 @@ def test_long_prompts_whose_smallest_weight_moves_far(move: float) -> None:
 
 
 @pytest.mark.parametrize("far", [pytest.param(13.0, marks=pytest.mark.slow), 28.0])
-@pytest.mark.parametrize("S", [17, 70])
-@pytest.mark.parametrize("T", [1, 2])
+@pytest.mark.parametrize(
+    ("T", "S"), [(1, 17), (2, 17), (1, 70), pytest.param(2, 70, marks=pytest.mark.slow)]
+)
 def test_attention_delta_of_a_head_that_looks_at_one_token(T: int, S: int, far: float) -> None:
     """The weight near 1 loses as little as all others gain: no difference of two numbers near 1.
 
@@ -203,7 +205,7 @@ def test_attention_delta_of_variants_with_private_keys(T: int, C: int, P: int) -
 
 
 @pytest.mark.parametrize("size", [3.0, pytest.param(1e-2, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("K", [1, 16, 24])
+@pytest.mark.parametrize("K", [pytest.param(1, marks=pytest.mark.slow), 16, 24])
 @pytest.mark.parametrize("T", [1, 15, pytest.param(33, marks=pytest.mark.slow)])
 def test_attention_delta_by_a_table(T: int, K: int, size: float) -> None:
     """Rows and heads that are computed, frozen, or taken from one of two sources."""

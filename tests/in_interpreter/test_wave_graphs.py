@@ -149,6 +149,7 @@ def test_graphs_are_off_until_they_are_asked_for(captures: list, monkeypatch) ->
     assert not captures
 
 
+@SLOW
 def test_progress_counts_replayed_layers(captures: list, monkeypatch) -> None:
     counted: list[int] = []
     monkeypatch.setattr("ioi_fast.calls.path_patch.bar", lambda *_: _Counting(counted))
@@ -189,6 +190,7 @@ def test_what_a_recording_forbids_is_seen(work: Callable) -> None:
         again()
 
 
+@SLOW
 def test_a_wave_that_waits_is_seen(captures: list, monkeypatch) -> None:
     """A planted fault: rows of a write that are asked of the device."""
     if ON_GPU:

@@ -134,8 +134,8 @@ def _pairs(
     fronts = [row.front for row in rows]
     positions, new_positions = (_columns(roles, fronts) for roles in (clean, corrupt))
     return PromptPairs(
-        _padded([row.front + row.clean.ids for row in rows], positions[END], padding),
-        _padded([row.front + row.corrupt for row in rows], new_positions[END], padding),
+        _padded([row.front + row.clean.ids for row in rows], padding),
+        _padded([row.front + row.corrupt for row in rows], padding),
         answers=[row.clean.answers["answers"] for row in rows],
         wrong_answers=[row.clean.answers["wrong_answers"] for row in rows],
         positions=positions,
@@ -151,9 +151,7 @@ def _columns(rows: list[Roles], fronts: list[list[int]]) -> dict[str, list[int]]
     }
 
 
-def _padded(rows: list[list[int]], ends: list[int], padding: int) -> list[list[int]]:
-    """Rows up to their END, all as long as the longest."""
-    width = max(ends) + 1
-    return [
-        row[: end + 1] + [padding] * (width - end - 1) for row, end in zip(rows, ends, strict=True)
-    ]
+def _padded(rows: list[list[int]], padding: int) -> list[list[int]]:
+    """Rows, which stop at their END, all as long as the longest."""
+    width = max(map(len, rows))
+    return [row + [padding] * (width - len(row)) for row in rows]
