@@ -19,7 +19,7 @@ from ioi_fast.asked.prompt_files.json_records import (
     read_json,
     shown,
 )
-from ioi_fast.asked.prompts import END, PromptPairs
+from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.tokenizer import (
     TextCodec,
     bos_if_any,
