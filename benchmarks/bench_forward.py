@@ -7,7 +7,7 @@ from ioi_fast.benchmarks.measure import Peer, run_job, timed
 from ioi_fast.benchmarks.peers import passes
 from ioi_fast.benchmarks.transformers_model import as_transformers
 from ioi_fast.plan.flops import run_flops
-from ioi_fast.results.promised_error import PROMISED
+from ioi_fast.results.promised_accuracy import PROMISED
 
 
 def bench_forward(benchmark) -> None:

@@ -9,7 +9,7 @@ from ioi_fast import explain, pair_sweep, path_patch
 from ioi_fast.benchmarks.jobs import Cell, cells, gpt2_small, prompts
 from ioi_fast.benchmarks.measure import Peer, check_peer, run_job
 from ioi_fast.benchmarks.peer_process import peer_process
-from ioi_fast.results.promised_error import PROMISED, sweep_error
+from ioi_fast.results.promised_accuracy import PROMISED, sweep_error
 
 CELLS = 50
 CHECKED = 3

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ioi_fast import GPT2, PromptPairs, Result
 from ioi_fast.benchmarks.rate import matrix_rate
-from ioi_fast.results.promised_error import PROMISED, sweep_error
+from ioi_fast.results.promised_accuracy import PROMISED, sweep_error
 
 CHECKED = 4
 # How near a peer that subtracts whole fp32 runs has to be, of the largest effect.

@@ -29,7 +29,7 @@ from ioi_fast.kernels.choose_linear import ONEDNN, PANELS, ROUNDED, bf16_arithme
 from ioi_fast.kernels.packed_linear import PackedLinear, onednn_available
 from ioi_fast.kernels.panel_linear import PanelLinear, bf16_panels_supported
 from ioi_fast.reference import calls as reference_backend
-from ioi_fast.results.promised_error import BF16_MEDIAN, PROMISED, sweep_errors
+from ioi_fast.results.promised_accuracy import BF16_MEDIAN, PROMISED, sweep_errors
 
 TRUE = {"backend": "reference", "precision": "fp64"}
 SHAPES = {

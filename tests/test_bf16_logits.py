@@ -11,7 +11,7 @@ import warnings
 import pytest
 from changed_logits import CALLS, of_logits
 
-from ioi_fast.results.promised_error import BF16_LOGITS, BF16_MEDIAN, sweep_errors
+from ioi_fast.results.promised_accuracy import BF16_LOGITS, BF16_MEDIAN, sweep_errors
 
 
 @pytest.mark.parametrize("kind", list(CALLS))

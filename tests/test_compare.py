@@ -6,7 +6,7 @@ import pytest
 import torch
 from compare import assert_close, assert_sweep
 
-from ioi_fast.results.promised_error import sweep_error
+from ioi_fast.results.promised_accuracy import sweep_error
 
 NOT_FINITE = [float("nan"), float("inf"), float("-inf")]
 

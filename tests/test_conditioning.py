@@ -10,7 +10,7 @@ from small_models import ragged_pairs, tiny_model
 from torch import Tensor
 
 from ioi_fast import GPT2, pair_sweep, path_patch
-from ioi_fast.results.promised_error import sweep_error
+from ioi_fast.results.promised_accuracy import sweep_error
 
 TRUE = {"backend": "reference", "precision": "fp64"}
 

@@ -15,7 +15,7 @@ from ioi_fast.asked.nodes import Head
 from ioi_fast.ioi import circuits
 from ioi_fast.ioi.backwards import search_backwards
 from ioi_fast.ioi.behaviour import score
-from ioi_fast.ioi.classes import KNOCKED_OUT, LOGITS, Traits, class_of
+from ioi_fast.ioi.class_of_head import KNOCKED_OUT, LOGITS, Traits, class_of
 from ioi_fast.ioi.discovery import choose, discover, random_circuits, shares
 from ioi_fast.ioi.evaluation import evaluate
 from ioi_fast.ioi.pruning import Step, circuit_of_nodes, prune

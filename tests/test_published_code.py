@@ -26,7 +26,7 @@ from ioi_fast import GPT2, PromptPairs, load
 from ioi_fast.benchmarks import peer_environment
 from ioi_fast.ioi.circuits import published_circuit
 from ioi_fast.ioi.evaluation import Evaluation, class_sets, evaluate
-from ioi_fast.results.promised_error import PROMISED
+from ioi_fast.results.promised_accuracy import PROMISED
 
 SCRIPT = Path(__file__).parent / "instruments" / "published_code.py"
 # Older code takes seconds a sender: one head of every other layer.

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ioi_fast import PromptPairs, Result, load, path_patch
 from ioi_fast.benchmarks import peer_environment
-from ioi_fast.results.promised_error import PROMISED
+from ioi_fast.results.promised_accuracy import PROMISED
 
 HERE = Path(__file__).parent / "instruments"
 L, H, N = 4, 3, 5

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ioi_fast import GPT2, PromptPairs, load
 from ioi_fast.benchmarks import peer_environment
-from ioi_fast.results.promised_error import PROMISED
+from ioi_fast.results.promised_accuracy import PROMISED
 
 HERE = Path(__file__).parent / "instruments"
 SENDERS = path_experiments.drawn_senders()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ioi_fast.benchmarks.gpu.part_files import rows_of
 from ioi_fast.benchmarks.gpu.units import Row, failed, missed, shown
-from ioi_fast.results.promised_error import PROMISED
+from ioi_fast.results.promised_accuracy import PROMISED
 
 OURS = ("ours", "graphs")
 Found = Mapping[str, Sequence[Row]]  # rows by part

@@ -9,7 +9,7 @@ from pathlib import Path
 from ioi_fast.commands import options, output
 from ioi_fast.commands.demo_page import demo_figures, demo_page
 from ioi_fast.commands.demo_study import run_study
-from ioi_fast.commands.targets import check_outputs
+from ioi_fast.commands.output_paths import check_outputs
 from ioi_fast.outside.whole_files import write_text
 from ioi_fast.report.figures import BarList, HeatMap, Table
 from ioi_fast.report.page import write_page

@@ -14,7 +14,7 @@ from ioi_fast.calls.attention import attention
 from ioi_fast.calls.path_patch import path_patch
 from ioi_fast.ioi.behaviour import Score, score
 from ioi_fast.model.gpt2 import GPT2
-from ioi_fast.results.promised_error import PROMISED, sweep_error
+from ioi_fast.results.promised_accuracy import PROMISED, sweep_error
 from ioi_fast.results.result import Result
 
 # Movers whose queries are traced back, and heads shown behind them.

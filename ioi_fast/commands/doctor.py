@@ -18,7 +18,7 @@ from ioi_fast.model.checkpoint import load
 from ioi_fast.model.config import GPT2Config
 from ioi_fast.model.gpt2 import GPT2
 from ioi_fast.report.terminal import say
-from ioi_fast.results.promised_error import PROMISED, sweep_error
+from ioi_fast.results.promised_accuracy import PROMISED, sweep_error
 
 _EXTRAS = {
     "report": ("rich", "jinja2"),

@@ -9,7 +9,7 @@ from functools import partial
 
 from ioi_fast.calls.surroundings import bar
 from ioi_fast.commands import options, output
-from ioi_fast.commands.targets import check_outputs
+from ioi_fast.commands.output_paths import check_outputs
 from ioi_fast.ioi.form_faithfulness import FormShare, form_faithfulness, form_files
 from ioi_fast.ioi.verdicts import DIFFERS
 from ioi_fast.outside.whole_files import write_text

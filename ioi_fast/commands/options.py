@@ -14,7 +14,7 @@ from ioi_fast.asked.circuit_files import load_circuit
 from ioi_fast.asked.prompt_files import load_prompts
 from ioi_fast.asked.prompts import PromptPairs
 from ioi_fast.calls.choose_backend import BACKENDS, PRECISIONS
-from ioi_fast.commands.targets import check_outputs
+from ioi_fast.commands.output_paths import check_outputs
 from ioi_fast.ioi.circuits import published_circuit
 from ioi_fast.ioi.dataset import check_drawn, ioi_prompts
 from ioi_fast.model.checkpoint import load

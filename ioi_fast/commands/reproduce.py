@@ -15,7 +15,7 @@ from ioi_fast.benchmarks.rate import matrix_rate
 from ioi_fast.calls.choose_backend import choose
 from ioi_fast.commands import options, output
 from ioi_fast.commands.finding_files import store, stored
-from ioi_fast.commands.targets import check_outputs
+from ioi_fast.commands.output_paths import check_outputs
 from ioi_fast.ioi.backwards import NothingToFind
 from ioi_fast.ioi.circuits import published_circuit
 from ioi_fast.ioi.costs import predicted_flops

@@ -16,7 +16,7 @@ from ioi_fast.asked.receivers import Receiver
 from ioi_fast.engine.both_runs import CellSites
 from ioi_fast.engine.engine import Engine
 from ioi_fast.engine.mlp import add_mlp_delta
-from ioi_fast.engine.wave_steps import WaveStep
+from ioi_fast.engine.wave_rows import WaveStep
 from ioi_fast.kernels.reference import Linear
 from ioi_fast.kernels.torch_ops import rows_product
 from ioi_fast.plan.path_variants import PathVariant, begun_before

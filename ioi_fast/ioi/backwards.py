@@ -18,7 +18,7 @@ from ioi_fast.asked.nodes import Head
 from ioi_fast.asked.prompts import END, PromptPairs
 from ioi_fast.calls.path_patch import path_patch
 from ioi_fast.ioi import circuits
-from ioi_fast.ioi.classes import KNOCKED_OUT, LOGITS, Traits, class_of
+from ioi_fast.ioi.class_of_head import KNOCKED_OUT, LOGITS, Traits, class_of
 from ioi_fast.ioi.copying import CopyScores, copy_scores
 from ioi_fast.ioi.reading import places_read
 from ioi_fast.ioi.roles import with_roles

@@ -16,7 +16,7 @@ from ioi_fast.asked.sources import SOURCES
 from ioi_fast.calls.ablate import ablate
 from ioi_fast.calls.path_patch import path_patch
 from ioi_fast.ioi.backwards import Found, NothingToFind, Search, search_backwards
-from ioi_fast.ioi.classes import KNOCKED_OUT, LOGITS
+from ioi_fast.ioi.class_of_head import KNOCKED_OUT, LOGITS
 from ioi_fast.ioi.pruning import Step, circuit_of_nodes, prune, variant_of
 from ioi_fast.ioi.roles import with_roles
 from ioi_fast.ioi.significance import LEAST, LEVEL, counting

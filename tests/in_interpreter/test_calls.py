@@ -10,7 +10,7 @@ from small_models import ragged_pairs, tiny_model
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ioi_fast import Circuit, ablate, activation_patch, attention, pair_sweep, path_patch
-from ioi_fast.results.promised_error import PROMISED
+from ioi_fast.results.promised_accuracy import PROMISED
 
 HOST, PAIRS = tiny_model(), ragged_pairs(3)
 MODEL = HOST.to(device=DEVICE)

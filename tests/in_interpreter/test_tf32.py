@@ -17,7 +17,7 @@ from triton.runtime.interpreter import interpreter_builder
 
 from ioi_fast import path_patch
 from ioi_fast.kernels import reference, triton_math, triton_ops, triton_products, triton_rows
-from ioi_fast.results.promised_error import TF32_LOGITS, TF32_MEDIAN, sweep_errors
+from ioi_fast.results.promised_accuracy import TF32_LOGITS, TF32_MEDIAN, sweep_errors
 
 LOW_BITS = 0x1FFF  # of an fp32, which TF32 has not
 

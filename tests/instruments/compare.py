@@ -9,7 +9,7 @@ from conditioning import STEPS, moved_by_rounding
 from torch import Tensor
 
 from ioi_fast import GPT2
-from ioi_fast.results.promised_error import PROMISED, sweep_error
+from ioi_fast.results.promised_accuracy import PROMISED, sweep_error
 
 # What is allowed where both sides run in float64 and results are stored as float32.
 STORED = 3e-7

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ioi_fast import GPT2
-from ioi_fast.results.promised_error import sweep_error
+from ioi_fast.results.promised_accuracy import sweep_error
 
 ROUNDING = 2.0**-24  # of fp32, relative
 DRAWS = 6

@@ -26,7 +26,7 @@ from ioi_fast.benchmarks.gpu.setting import Setting
 from ioi_fast.benchmarks.gpu.units import Allowance, Row, Unit, shown
 from ioi_fast.benchmarks.roofline import DEVICES, Work
 from ioi_fast.engine.wave_graphs import WaveGraphs
-from ioi_fast.results.promised_error import PROMISED, sweep_error
+from ioi_fast.results.promised_accuracy import PROMISED, sweep_error
 
 ROUNDS = 9
 REPEATS = 1000  # of the job that is small enough for it

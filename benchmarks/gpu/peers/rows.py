@@ -27,7 +27,7 @@ from ioi_fast.benchmarks.gpu.setting import Setting
 from ioi_fast.benchmarks.gpu.units import Allowance, Row
 from ioi_fast.benchmarks.measure import PEER
 from ioi_fast.kernels.triton_graph import recorded, rehearsed
-from ioi_fast.results.promised_error import PROMISED, sweep_error
+from ioi_fast.results.promised_accuracy import PROMISED, sweep_error
 
 BATCHED: dict[str, type[Sweep]] = {"J1": PathSweep, "J4": SetSweep, "J5": PairSweep}
 CONES: dict[str, type[Sweep]] = {"J1": PathCone, "J4": SetCone, "J5": PairCone}

@@ -1,4 +1,4 @@
-"""What a wave does in each layer, as indices that are known before it begins.
+"""The rows that a wave writes and recomputes in each layer, known before it begins.
 
 They depend on the variants and on knock-outs alone. Made once, they leave nothing in a wave that
 has to wait for a device: so it can be captured and replayed (ioi_fast/engine/wave_graphs.py).
